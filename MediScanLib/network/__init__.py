@@ -1,0 +1,1 @@
+"""Network: encoders, clinical fusion, heads, loss, and the bundle that stores them."""

@@ -1,0 +1,216 @@
+"""`Prediction`: the one JSON contract that every face of MediScan reads and writes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from .heatmaps import HeatMaps
+
+SCHEMA_VERSION = "1.0"
+
+RESEARCH_USE_NOTICE = (
+    "For research use only. Not a medical device: not cleared or approved for diagnosis or patient care."
+)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageSummary(_Part):
+    """What was looked at. Lengths in mm, LPS; see `MedicalImage`."""
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float] | None
+    origin: tuple[float, float, float]
+    direction: tuple[float, ...]
+    modality: str | None
+    body_part: str | None
+    view: str | None
+    laterality: str | None
+    color: bool
+    inverted: bool
+    identifiers: dict[str, str]
+    reader: str
+    warnings: list[str]
+
+
+class Finding(_Part):
+    """One disease class.
+
+    Attributes:
+        label: Name as in the bundle's card.
+        probability: 0..1; calibrated if `calibrated`.
+        threshold: Operating point of the bundle: "present" from here on.
+        decision: "unsure" within the bundle's margin around the threshold.
+        calibrated: Whether the probability was calibrated on held-out data.
+        operating_point: What the threshold stands for, such as "sensitivity 0.90, specificity 0.71 on val".
+    """
+
+    label: str
+    probability: float = Field(ge=0, le=1)
+    threshold: float = Field(ge=0, le=1)
+    decision: Literal["present", "absent", "unsure"]
+    calibrated: bool
+    operating_point: str | None = None
+
+
+class Severity(_Part):
+    """How severe, where that was learned.
+
+    Attributes:
+        applicable: False where the bundle has no severity for what was found; then `reason` says why.
+        score: 0..1, the fraction of the scale's maximum.
+        grade: Word for the score, cut points in the bundle.
+        scale: What the score is a fraction of, such as "Brixia 0-18".
+        value: Score on that scale.
+    """
+
+    applicable: bool
+    score: float | None = Field(default=None, ge=0, le=1)
+    grade: str | None = None
+    scale: str | None = None
+    value: float | None = None
+    reason: str | None = None
+
+
+class SliceScore(_Part):
+    """Probabilities of one slice of a volume looked at by a 2D network."""
+
+    index: int
+    probabilities: dict[str, float]
+
+
+class HeatMapSummary(_Part):
+    """Where a finding's heat map is hottest.
+
+    Attributes:
+        label: Finding.
+        peak: Raw value at the hottest place.
+        relative_peak: `peak` divided by the bundle's scale: 1.0 is as hot as maps of this model usually get.
+        index: (slice, row, column) in the image.
+        position: The same place, LPS mm; None where the image has no spacing.
+        file: Where a face stored the picture or the map.
+    """
+
+    label: str
+    peak: float
+    relative_peak: float
+    index: tuple[int, int, int]
+    position: tuple[float, float, float] | None
+    file: str | None = None
+
+
+class ClinicalUse(_Part):
+    """Which clinical values the network saw.
+
+    Attributes:
+        used: Values by field.
+        missing: Fields that were unknown.
+        prefilled: The part of `used` that came from the image header and not from the user.
+    """
+
+    used: dict[str, float | str]
+    missing: list[str]
+    prefilled: list[str]
+
+
+class DeferralReason(_Part):
+    """Why the model would rather leave the decision to a human."""
+
+    code: str
+    message: str
+
+
+class Certainty(_Part):
+    """How sure, and when the model would rather not say.
+
+    Attributes:
+        label: Finding with the highest probability.
+        deferred: True where a human should decide without leaning on this prediction.
+        reasons: Why, the gravest first.
+    """
+
+    label: str
+    deferred: bool
+    reasons: list[DeferralReason]
+
+
+class Provenance(_Part):
+    """What made the prediction.
+
+    Attributes:
+        model: Bundle name.
+        model_version: Bundle version.
+        model_sha256: SHA-256 of the weights.
+        device: Where it ran, such as "cpu" or "cuda:0".
+        runtime: Such as "torch 2.13.0".
+        versions: Package versions.
+        seconds: Wall time by stage.
+        notes: What went otherwise than asked, such as a fall-back from GPU to CPU.
+    """
+
+    model: str
+    model_version: str
+    model_sha256: str
+    device: str
+    runtime: str
+    versions: dict[str, str]
+    seconds: dict[str, float]
+    notes: list[str] = []
+
+
+class Prediction(BaseModel):
+    """What MediScan says about one study. Heat maps ride along in memory only (`maps`)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal["1.0"] = SCHEMA_VERSION
+    notice: str = RESEARCH_USE_NOTICE
+    input: str
+    image: ImageSummary
+    findings: list[Finding]
+    severity: Severity
+    certainty: Certainty
+    clinical: ClinicalUse
+    heat_maps: list[HeatMapSummary]
+    slices: list[SliceScore] = []
+    volume_rule: str | None = None
+    provenance: Provenance
+
+    _maps: HeatMaps | None = PrivateAttr(default=None)
+
+    @property
+    def maps(self) -> HeatMaps | None:
+        """The heat maps themselves; None after a trip through JSON."""
+        return self._maps
+
+    def with_maps(self, maps: HeatMaps) -> Prediction:
+        """Attach heat maps and return the same object."""
+        self._maps = maps
+        return self
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Probability by label."""
+        return {finding.label: finding.probability for finding in self.findings}
+
+    @property
+    def top(self) -> Finding:
+        """The finding with the highest probability."""
+        return max(self.findings, key=lambda finding: finding.probability)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """JSON text; numbers are finite by construction."""
+        return self.model_dump_json(indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Prediction:
+        """Read what `to_json` wrote; raises pydantic.ValidationError on anything else."""
+        return cls.model_validate_json(text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,1 @@
+"""Report: predictions as JSON, CSV and pictures."""

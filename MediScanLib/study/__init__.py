@@ -1,0 +1,1 @@
+"""Study: the image and the clinical record, from files to values."""

@@ -1,0 +1,1 @@
+"""Training: makes networks out of studies."""
