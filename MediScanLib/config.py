@@ -1,0 +1,233 @@
+"""The settings of config.yaml: what the network looks like, how it is trained, how it is asked.
+
+The defaults live here; `config.yaml` at the root of the repository shows every one of them with its meaning.
+Nothing in this file imports torch, so that the command line can check a configuration at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
+
+from .errors import ConfigError
+
+FUSION_DIM = 256
+"""Width of the space in which image and clinical values meet."""
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):  # YAML's `yes` would otherwise become the number 1
+        raise ValueError("a number is needed")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_no_boolean)]
+Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(_Section):
+    """Architecture of a network.
+
+    Attributes:
+        backbone: Image encoder.
+        spatial_dims: 2 for radiographs and slices, 3 for volumes.
+        num_classes: Number of findings.
+        clinical_dim: Number of clinical values.
+        fusion: How image and clinical values meet.
+        dropout_rate: Probability of dropping a pooled or fused feature; dropout touches the head only.
+        attention_heads: Heads of the attention fusion; divides `FUSION_DIM`.
+        weights: Initial weights of the encoder: "imagenet", "none", or the path of a .safetensors or .pt file.
+    """
+
+    backbone: Literal["resnet50", "densenet121", "efficientnet-b3", "efficientnet-lite0"] = "efficientnet-lite0"
+    spatial_dims: Literal[2, 3] = 2
+    num_classes: Integer = Field(default=5, ge=1)
+    clinical_dim: Integer = Field(default=10, ge=1)
+    fusion: Literal["gated", "attention"] = "gated"
+    dropout_rate: Number = Field(default=0.3, ge=0, lt=1)
+    attention_heads: Integer = Field(default=8, ge=1)
+    weights: str = Field(default="imagenet", min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        if self.spatial_dims == 3 and self.backbone == "efficientnet-lite0":
+            raise ValueError(
+                "backbone: 'efficientnet-lite0' works on 2D images only; "
+                "with spatial_dims 3 use 'resnet50', 'densenet121' or 'efficientnet-b3'"
+            )
+        if self.spatial_dims == 3 and self.weights == "imagenet":
+            raise ValueError("weights: 'imagenet' holds 2D weights; with spatial_dims 3 use 'none' or a path")
+        if FUSION_DIM % self.attention_heads:
+            raise ValueError(f"attention_heads: {self.attention_heads} does not divide {FUSION_DIM}; use 8")
+        return self
+
+
+class TrainingConfig(_Section):
+    """How a network is trained.
+
+    Attributes:
+        batch_size: Studies per optimizer step.
+        epochs: Passes over the training split, at most.
+        learning_rate: Peak learning rate of AdamW.
+        weight_decay: Decoupled weight decay of AdamW.
+        warmup_epochs: Epochs of linear warm-up; no more than `epochs`.
+        patience: Epochs without improvement on the validation split after which training stops.
+        disease_weight: alpha of L = alpha L_disease + beta L_severity + gamma L_regularization.
+        severity_weight: beta.
+        regularization_weight: gamma.
+    """
+
+    batch_size: Integer = Field(default=32, ge=1)
+    epochs: Integer = Field(default=50, ge=1)
+    learning_rate: Number = Field(default=0.001, gt=0)
+    weight_decay: Number = Field(default=0.0001, ge=0)
+    warmup_epochs: Integer = Field(default=3, ge=0)
+    patience: Integer = Field(default=10, ge=1)
+    disease_weight: Number = Field(default=1.0, ge=0)
+    severity_weight: Number = Field(default=0.5, ge=0)
+    regularization_weight: Number = Field(default=0.01, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingConfig:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs: {self.warmup_epochs} is more than epochs, {self.epochs}")
+        return self
+
+
+class InferenceConfig(_Section):
+    """How a network is asked.
+
+    Attributes:
+        confidence_threshold: Highest probability of a study below which the prediction is deferred to a human.
+        max_batch_size: Images or slices that go through the network at once, at most.
+        explainability: Whether heat maps are made.
+        severity_scoring: Whether the severity is reported.
+    """
+
+    confidence_threshold: Number = Field(default=0.5, ge=0, le=1)
+    max_batch_size: Integer = Field(default=8, ge=1)
+    explainability: StrictBool = True
+    severity_scoring: StrictBool = True
+
+
+class Config(_Section):
+    """All settings.
+
+    Attributes:
+        model: Architecture.
+        training: Training.
+        inference: Inference.
+    """
+
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    inference: InferenceConfig = InferenceConfig()
+
+
+def load_config(path: str | Path | None = None) -> Config:
+    """Read settings from a YAML file; what it does not name keeps its default.
+
+    Args:
+        path: YAML file; None for the defaults alone.
+
+    Raises:
+        ConfigError: The file is missing or no YAML, or a key or a value is not acceptable. The message names
+            every such key, its value and what is allowed.
+    """
+    if path is None:
+        return Config()
+    path = Path(path)
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read as a configuration ({reason}). Name a YAML text file.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}. Mend that line.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply. A configuration has sections and keys, no more.") from error
+    return parse_config(settings, source=str(path))
+
+
+def parse_config(settings: object, source: str = "configuration") -> Config:
+    """Check settings that were read elsewhere.
+
+    Args:
+        settings: Sections and keys as in config.yaml; None for an empty file.
+        source: What errors call them.
+
+    Raises:
+        ConfigError: As for `load_config`.
+    """
+    if settings is None:
+        settings = {}
+    if not isinstance(settings, dict):
+        raise ConfigError(
+            f"{source}: expected the sections {', '.join(Config.model_fields)}, got {type(settings).__name__}."
+        )
+    # A section that is written but left empty (`training:`) reads as None and means its defaults.
+    settings = {key: {} if value is None and key in Config.model_fields else value for key, value in settings.items()}
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        problems = [_explain(problem) for problem in error.errors()]
+        raise ConfigError(f"{source}: " + "; ".join(problems) + ".") from error
+
+
+_BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "more than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+}
+
+
+def _explain(problem: Any) -> str:
+    path = tuple(str(part) for part in problem["loc"])
+    key = ".".join(path)
+    if problem["type"] in ("extra_forbidden", "invalid_key"):
+        return f"{key} ({problem['input']!r}) is no setting; {_suggest(path)}"
+    section = _section(path[0])
+    if len(path) == 1 and problem["type"] != "value_error":
+        return f"{key} is {problem['input']!r}; allowed: a section with the keys {', '.join(section.model_fields)}"
+    if len(path) == 1:  # raised by a section's own check, which names the key first
+        return f"{key}.{problem['ctx']['error']}"
+    return f"{key} is {problem['input']!r}; allowed: {_allowed(section, path[1])}"
+
+
+def _suggest(path: tuple[str, ...]) -> str:
+    if len(path) == 1:
+        places = {section: section for section in Config.model_fields}
+    else:
+        places = {field: field for field in _section(path[0]).model_fields}
+    here = ", ".join(places)
+    for section in Config.model_fields:  # a right key in the wrong place is found too
+        for field in _section(section).model_fields:
+            places.setdefault(field, f"{section}.{field}")
+    nearest = difflib.get_close_matches(path[-1], places, n=1, cutoff=0.6)
+    hint = f"did you mean {places[nearest[0]]}? " if nearest else ""
+    return f"{hint}allowed: {here}"
+
+
+def _section(name: str) -> type[BaseModel]:
+    annotation = Config.model_fields[name].annotation
+    assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation
+
+
+def _allowed(section: type[BaseModel], field: str) -> str:
+    schema = section.model_json_schema()["properties"][field]
+    if "enum" in schema:
+        return " or ".join(repr(value) for value in schema["enum"])
+    kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
+    words = [kind[schema["type"]]]
+    words += [f"{text} {schema[key]:g}" for key, text in _BOUNDS.items() if key in schema]
+    return ", ".join(words)
