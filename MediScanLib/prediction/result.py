@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from .heatmaps import HeatMaps
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION: Literal["1.0"] = "1.0"
 
 RESEARCH_USE_NOTICE = (
     "For research use only. Not a medical device: not cleared or approved for diagnosis or patient care."
