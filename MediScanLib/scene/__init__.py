@@ -1,1 +1,4 @@
-"""Scene: shows predictions in MRML. The only room that imports vtk or slicer."""
+"""Study and prediction in a MRML scene: the only room that imports VTK or Slicer.
+
+Everything here runs the same in 3D Slicer and on its libraries installed by pip (`slicer-core`).
+"""
