@@ -9,20 +9,23 @@ from vtkmodules.vtkCommonCore import VTK_ENCODING_UTF_8, vtkDoubleArray, vtkStri
 
 from .nodes import Node, Scene, ensure_node, find_node, remove_with_belongings
 from .overlay import remove_overlay
+from .stored_maps import HEAT_MAPS
 
 if TYPE_CHECKING:
     from ..prediction.result import Prediction
 
 FINDINGS = "findings"
 PREDICTION = "prediction"
+SUMMARY_NAMES = ("severity", "certainty", "clinical", "model")
+SUMMARY = "MediScan.Summary."
 DIGITS = 4
 
 
 def show_findings(scene: Scene, prediction: Prediction, reference: Node) -> Node:
     """Fill the image's table of findings, most probable first.
 
-    Columns: finding, probability, threshold, decision. Severity and certainty are not findings; they are in the
-    description of the node and in the JSON.
+    Columns: finding, probability, threshold, decision. Severity and certainty are not findings; they are in
+    attributes of the node (`shown_summary`) and in the JSON.
 
     Returns:
         vtkMRMLTableNode, locked against editing, one an image.
@@ -37,14 +40,21 @@ def show_findings(scene: Scene, prediction: Prediction, reference: Node) -> Node
     node.AddColumn(_numbers("Threshold", [finding.threshold for finding in ordered]))
     node.AddColumn(_texts("Decision", [finding.decision for finding in ordered]))
     node.SetUseColumnTitleAsColumnHeader(True)
-    node.SetDescription("\n".join(summary_lines(prediction).values()))
+    for name, line in summary_lines(prediction).items():
+        node.SetAttribute(SUMMARY + name, line)
     node.SetLocked(True)
     node.EndModify(was_modified)
     return node
 
 
+def shown_summary(scene: Scene, reference: Node) -> dict[str, str]:
+    """What `summary_lines` said when the image's table was filled; empty texts where there is no table."""
+    table = find_node(scene, "vtkMRMLTableNode", FINDINGS, reference)
+    return {name: (table.GetAttribute(SUMMARY + name) or "") if table is not None else "" for name in SUMMARY_NAMES}
+
+
 def summary_lines(prediction: Prediction) -> dict[str, str]:
-    """Severity, certainty, clinical values and model in one sentence each, by these names."""
+    """Severity, certainty, clinical values and model in one line each, by `SUMMARY_NAMES`."""
     severity, certainty, clinical = prediction.severity, prediction.certainty, prediction.clinical
     if severity.applicable:
         said = [severity.grade or "", f"{severity.score:.2f} of 1" if severity.score is not None else ""]
@@ -93,9 +103,10 @@ def stored_prediction(scene: Scene, reference: Node) -> Prediction | None:
 
 
 def remove_results(scene: Scene, reference: Node) -> None:
-    """Remove everything that MediScan added for an image: overlay, table and prediction."""
+    """Remove everything that MediScan added for an image: overlay, table, prediction and heat maps."""
     remove_overlay(scene, reference)
-    for class_name, role in (("vtkMRMLTableNode", FINDINGS), ("vtkMRMLTextNode", PREDICTION)):
+    roles = {FINDINGS: "vtkMRMLTableNode", PREDICTION: "vtkMRMLTextNode", HEAT_MAPS: "vtkMRMLTextNode"}
+    for role, class_name in roles.items():
         node = find_node(scene, class_name, role, reference)
         if node is not None:
             remove_with_belongings(scene, node)

@@ -11,9 +11,11 @@ from vtkmodules.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 from vtkmodules.vtkCommonDataModel import vtkImageData
 
 from ..errors import ReadError, UsageError
-from ..study.dicom_rendering import AIR_HU, LUMA
+from ..study.dicom_rendering import AIR_HU
 from ..study.guards import finite_float32
 from ..study.image import MedicalImage
+from ..study.luminance import luminance
+from ..study.raster import _TINT, _TINTED_SHARE
 from .geometry import LPS_RAS, ijk_to_world_ras, split_affine, to_vtk
 from .header import header_facts, remember_facts
 from .nodes import Node, Scene, is_ours
@@ -49,11 +51,8 @@ def image_from_volume(node: Node) -> MedicalImage:
     voxels = _voxels(node, name)
     facts = header_facts(node)
 
-    color = voxels.ndim == 4 and voxels.shape[3] >= 3
-    pixels = voxels
-    if voxels.ndim == 4:
-        pixels = voxels[..., :3] @ LUMA if color else voxels[..., 0]
-    pixels, notes = finite_float32(pixels, name)
+    gray, color = _gray(voxels)
+    pixels, notes = finite_float32(gray, name)
     if facts.pop("invert_now", False):
         pixels = pixels.max() + pixels.min() - pixels
     facts.setdefault("units", "HU" if facts.get("modality") == "CT" else "intensity")
@@ -110,6 +109,21 @@ def display_window(image: MedicalImage) -> tuple[float, float]:
     return float(low + high) / 2, max(float(high - low), 1e-3)
 
 
+def mend_window(node: Node, image: MedicalImage) -> None:
+    """Give a MONOCHROME1 volume a window that fits, unless the user has already set one.
+
+    Slicer applies the header's window, which counts for the file's values, to the inverted ones.
+    """
+    display = node.GetDisplayNode()
+    if not image.inverted or display is None or display.GetNumberOfWindowLevelPresets() == 0:
+        return
+    from_header = (display.GetWindowPreset(0), display.GetLevelPreset(0))
+    if (display.GetWindow(), display.GetLevel()) == from_header:
+        center, width = display_window(image)
+        display.AutoWindowLevelOff()
+        display.SetWindowLevel(width, center)
+
+
 def write_voxels(node: Node, pixels: npt.NDArray[np.float32]) -> None:
     """Copy a (slice, row, column) array into a scalar volume node, reusing its memory where size and type fit."""
     data = node.GetImageData()
@@ -149,6 +163,19 @@ def _voxels(node: Node, name: str) -> npt.NDArray[Any]:
     array = vtk_to_numpy(scalars)
     shape = grid_shape(node)
     return array.reshape(shape) if components == 1 else array.reshape(*shape, components)
+
+
+def _gray(voxels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], bool]:
+    """One value a voxel, and whether there is color: a gray picture stored as RGB is as gray as from its file."""
+    if voxels.ndim == 3:
+        return voxels, False
+    if voxels.shape[3] < 3:  # gray with transparency
+        return voxels[..., 0], False
+    channels = voxels[..., :3]
+    spread = channels.max(axis=3).astype(np.float32) - channels.min(axis=3)
+    if not spread.any():
+        return channels[..., 0], False
+    return luminance(channels), bool((spread > _TINT).mean() > _TINTED_SHARE)
 
 
 def _is_picture(node: Node) -> bool:

@@ -6,7 +6,6 @@ import csv
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - the name its own documentation uses
 from PIL import Image
 
 from MediScanLib.prediction.colormaps import color_table
@@ -14,6 +13,7 @@ from MediScanLib.scene.geometry import world_ras
 from MediScanLib.scene.overlay import set_visible, show_overlay
 from MediScanLib.scene.volumes import volume_from_image
 from MediScanLib.study.image import MedicalImage
+from MediScanLib.study.reading import read_image
 
 PIXEL_TOLERANCE = 4.0
 
@@ -29,37 +29,13 @@ def pictures(output_folder):
 def radiograph(shared_data):
     with (shared_data / "studies.csv").open(encoding="utf-8") as stream:
         row = next(r for r in csv.DictReader(stream) if r["source"] == "nih" and r["label"] == "pneumonia")
-    path = shared_data / row["image"]
-    with Image.open(path) as picture:
-        pixels = np.asarray(picture.convert("L"), dtype=np.float32)
-    return MedicalImage(pixels[None], modality="DX", body_part="CHEST", source=path.name)
+    return read_image(shared_data / row["image"])
 
 
 @pytest.fixture(scope="module")
 def ct(shared_data):
-    folder = shared_data / "dicom" / "ct_ge_variable_gap"
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
-    series = sitk.ReadImage(files, sitk.sitkFloat32)
-    columns, rows, slices = series.GetSize()
-    x_mm, y_mm, z_mm = series.GetSpacing()
-    regular = sitk.Resample(
-        series,
-        (256, 256, slices),
-        sitk.Transform(),
-        sitk.sitkLinear,
-        series.GetOrigin(),
-        (x_mm * columns / 256, y_mm * rows / 256, z_mm),
-        series.GetDirection(),
-        -1024.0,
-    )
-    return MedicalImage(
-        sitk.GetArrayFromImage(regular),
-        spacing=regular.GetSpacing(),
-        origin=regular.GetOrigin(),
-        direction=regular.GetDirection(),
-        modality="CT",
-        units="HU",
-    )
+    """A human CT with gantry tilt and uneven gaps, which reading makes regular."""
+    return read_image(shared_data / "dicom" / "ct_ge_variable_gap")
 
 
 def oblique(shape=(9, 60, 90)):

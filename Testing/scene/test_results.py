@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 from vtkmodules.vtkCommonCore import vtkIdList
 
+from MediScanLib.prediction.heatmaps import AxisMap, HeatMaps
 from MediScanLib.prediction.result import Prediction
 from MediScanLib.scene.nodes import reference_of
 from MediScanLib.scene.overlay import find_overlay, show_overlay
 from MediScanLib.scene.results import (
     remove_results,
     show_findings,
+    shown_summary,
     store_prediction,
     stored_prediction,
     summary_lines,
 )
+from MediScanLib.scene.stored_maps import store_maps, stored_maps
 from MediScanLib.scene.volumes import image_from_volume, volume_from_image
 from MediScanLib.study.image import MedicalImage
 
@@ -95,7 +98,7 @@ def test_findings_table(scene, reference):
     assert names == ["Finding", "Probability", "Threshold", "Decision"]
     assert rows(table) == [["pneumonia", "0.8", "0.4", "present"], ["normal", "0.1235", "0.5", "absent"]]
     assert table.GetLocked()
-    assert "moderate" in table.GetDescription()
+    assert shown_summary(scene, reference) == summary_lines(prediction())
 
 
 def test_table_is_filled_again_not_added(scene, reference):
@@ -170,12 +173,13 @@ def test_removal_leaves_nothing(scene, reference, maps):
         show_overlay(scene, maps, "pneumonia", reference)
         show_findings(scene, prediction(), reference)
         store_prediction(scene, prediction(), reference)
+        store_maps(scene, maps, reference)
 
     add()
     remove_results(scene, reference)
     nodes, items = node_ids(scene), item_names(scene)
     add()
-    assert len(item_names(scene)) == len(items) + 3
+    assert len(item_names(scene)) == len(items) + 4
     remove_results(scene, reference)
     assert node_ids(scene) == nodes
     assert item_names(scene) == items
@@ -185,6 +189,7 @@ def test_saved_and_loaded(scene, reference, maps, tmp_path):
     show_overlay(scene, maps, "pneumonia", reference)
     show_findings(scene, prediction(), reference)
     store_prediction(scene, prediction(), reference)
+    store_maps(scene, maps, reference)
     file = tmp_path / "é scene.mrb"
     assert scene.WriteToMRB(str(file))
 
@@ -194,10 +199,34 @@ def test_saved_and_loaded(scene, reference, maps, tmp_path):
     image = scene.GetFirstNodeByName("radiograph")
     assert image_from_volume(image).modality == "DX"
     assert stored_prediction(scene, image) == prediction()
+    assert shown_summary(scene, image) == summary_lines(prediction())
+    kept = stored_maps(scene, image)
+    assert np.array_equal(kept.on_image("normal"), maps.on_image("normal"))
     overlay = find_overlay(scene, image)
     assert overlay.GetAttribute("MediScan.Finding") == "pneumonia"
     assert overlay.GetDisplayNode().GetColorNode().GetName() == "Inferno"
     before = node_ids(scene)
-    assert show_overlay(scene, maps, "normal", image) is overlay
+    assert show_overlay(scene, kept, "normal", image) is overlay
     show_findings(scene, prediction(), image)
     assert node_ids(scene) == before, "after loading, the same nodes are used again"
+
+
+def test_maps_of_a_volume_network_are_kept(scene, reference):
+    axis = AxisMap(0.5, -0.25)
+    maps = HeatMaps(
+        ("a", "b"), np.random.default_rng(0).random((2, 3, 4, 5), np.float32), SHAPE, axis, axis, axis, 2.5
+    )
+    store_maps(scene, maps, reference)
+    kept = stored_maps(scene, reference)
+    assert np.array_equal(kept.values, maps.values)
+    assert (kept.labels, kept.shape, kept.rows, kept.columns, kept.slices, kept.scale) == (
+        (maps.labels, maps.shape, axis, axis, axis, 2.5)
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1]", "not json", '{"labels": ["a"], "grid": [1, 1, 2, 2], "values": "AAAA"}']
+)
+def test_damaged_maps_count_as_none(scene, reference, maps, text):
+    store_maps(scene, maps, reference).SetText(text)
+    assert stored_maps(scene, reference) is None

@@ -7,6 +7,7 @@ import pytest
 import slicer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
@@ -14,8 +15,9 @@ from vtkmodules.vtkCommonDataModel import vtkImageData
 
 from MediScanLib.errors import ReadError, UsageError
 from MediScanLib.scene.geometry import LPS_RAS, ijk_to_ras, to_vtk, world_ras
-from MediScanLib.scene.volumes import display_window, image_from_volume, volume_from_image
+from MediScanLib.scene.volumes import display_window, image_from_volume, mend_window, volume_from_image
 from MediScanLib.study.image import MedicalImage
+from MediScanLib.study.reading import read_image
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 6))
 lengths = st.floats(0.01, 20)
@@ -132,6 +134,23 @@ def test_color_becomes_luminance(scene):
     assert image.color
     assert image.shape == (1, 2, 3)
     assert image.pixels == pytest.approx(0.299 * 10 + 0.587 * 100 + 0.114 * 200)
+
+
+def test_gray_picture_stored_as_color_is_gray(scene):
+    array = np.repeat(np.arange(6, dtype=np.uint8).reshape(1, 2, 3, 1), 3, axis=3)
+    image = image_from_volume(vector_node(scene, array))
+    assert not image.color
+    assert np.array_equal(image.pixels, array[..., 0])
+
+
+def test_picture_as_from_its_file(scene, tmp_path):
+    """The panel and the command line see the same pixels of the same picture."""
+    rng = np.random.default_rng(1)
+    array = rng.integers(0, 255, (1, 9, 7, 3), dtype=np.uint8)
+    Image.fromarray(array[0]).save(tmp_path / "a.png")
+    from_file, from_node = read_image(tmp_path / "a.png"), image_from_volume(vector_node(scene, array))
+    assert from_file.color == from_node.color
+    assert np.allclose(from_file.pixels, from_node.pixels, atol=1e-3)
 
 
 def test_alpha_is_left_out(scene):
@@ -372,3 +391,20 @@ def test_subject_hierarchy(scene):
     assert image.modality == "CT"
     assert image.prefill["sex"] == "M"
     assert image.prefill["age_years"] == pytest.approx(60, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("inverted", "touched", "mended"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_window_of_monochrome1_is_mended_once(scene, inverted, touched, mended):
+    pixels = np.arange(4096, dtype=np.float32).reshape(1, 64, 64)
+    image = MedicalImage(pixels, inverted=inverted)
+    node = volume_from_image(scene, image, "x")
+    display = node.GetDisplayNode()
+    display.AddWindowLevelPreset(300, 200)
+    display.SetWindowLevelFromPreset(0)
+    if touched:
+        display.SetWindowLevel(301, 200)
+    before = display.GetWindow(), display.GetLevel()
+    mend_window(node, image)
+    assert ((display.GetWindow(), display.GetLevel()) != before) == mended
