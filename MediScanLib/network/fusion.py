@@ -1,0 +1,232 @@
+"""The fusion network: an image encoder, clinical values, and the two heads that answer from both."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..config import FUSION_DIM, ModelConfig
+from ..errors import ConfigError
+from .clinical import ClinicalEncoder, ClinicalTokens
+from .encoders import Encoder, build_encoder
+
+CLINICAL_FEATURES = 64
+"""Length of f_clin."""
+
+
+class HeadOutput(NamedTuple):
+    """What the heads say.
+
+    Attributes:
+        logits: (B, num_classes), one a finding; softmax gives probabilities.
+        severity: (B,) logit; the sigmoid of it is the severity, 0 to 1.
+    """
+
+    logits: torch.Tensor
+    severity: torch.Tensor
+
+
+class GateState(NamedTuple):
+    """What the gated fusion is made of.
+
+    Attributes:
+        gate: (B, out_features), alpha.
+        projected: (B, out_features), W_img f_img (+) W_clin f_clin.
+    """
+
+    gate: torch.Tensor
+    projected: torch.Tensor
+
+
+class GatedFusion(nn.Module):
+    """Gated multimodal unit over the pooled image and the clinical values.
+
+    With f_img the global average of the feature map and f_clin the clinical features,
+
+        alpha = sigmoid(W_a [f_img; f_clin] + b_a)
+        f     = alpha * (W_img f_img (+) W_clin f_clin),    (+) concatenation
+
+    After Arevalo et al., "Gated Multimodal Units for Information Fusion" (ICLR workshop 2017), with one gate for every
+    fused feature.
+
+    Args:
+        channels: Channels of the feature map.
+        clinical_dim: Number of clinical fields.
+        fusion_dim: Length of W_img f_img.
+    """
+
+    def __init__(self, channels: int, clinical_dim: int, fusion_dim: int = FUSION_DIM) -> None:
+        super().__init__()
+        self.out_features = fusion_dim + CLINICAL_FEATURES
+        self.clinical = ClinicalEncoder(clinical_dim, CLINICAL_FEATURES)
+        self.image_projection = nn.Linear(channels, fusion_dim, bias=False)  # W_img
+        self.clinical_projection = nn.Linear(CLINICAL_FEATURES, CLINICAL_FEATURES, bias=False)  # W_clin
+        self.gate = nn.Linear(channels + CLINICAL_FEATURES, self.out_features)  # W_a, b_a
+
+    def state(self, pooled: torch.Tensor, values: torch.Tensor, observed: torch.Tensor) -> GateState:
+        """Gate and gated vector for pooled features (B, C); the closed form of the heat maps needs both."""
+        f_clin = self.clinical(values, observed)
+        gate = torch.sigmoid(self.gate(torch.cat([pooled, f_clin], dim=1)))
+        projected = torch.cat([self.image_projection(pooled), self.clinical_projection(f_clin)], dim=1)
+        return GateState(gate, projected)
+
+    def forward(
+        self, features: torch.Tensor, values: torch.Tensor, observed: torch.Tensor, dropout_rate: float
+    ) -> torch.Tensor:
+        """Fused vector (B, out_features)."""
+        pooled = functional.dropout(average_pool(features), dropout_rate)
+        gate, projected = self.state(pooled, values, observed)
+        return gate * projected
+
+
+class AttentionFusion(nn.Module):
+    """Self-attention over image cells and clinical fields.
+
+    Every cell of the feature map and every clinical field is a token; one pre-norm layer of multi-head attention
+    (Vaswani et al., "Attention Is All You Need", 2017) lets each look at all. The fused vector holds the mean of the
+    image tokens and the mean of the clinical tokens.
+
+    Args:
+        channels: Channels of the feature map.
+        clinical_dim: Number of clinical fields.
+        fusion_dim: Width of a token.
+        heads: Attention heads; divides `fusion_dim`.
+    """
+
+    def __init__(self, channels: int, clinical_dim: int, fusion_dim: int = FUSION_DIM, heads: int = 8) -> None:
+        super().__init__()
+        if fusion_dim % heads:
+            raise ConfigError(f"attention_heads: {heads} does not divide the fusion width {fusion_dim}.")
+        self.out_features = 2 * fusion_dim
+        self.image_projection = nn.Linear(channels, fusion_dim)
+        self.clinical_tokens = ClinicalTokens(clinical_dim, fusion_dim)
+        self.norm = nn.LayerNorm(fusion_dim)
+        self.attention = nn.MultiheadAttention(fusion_dim, heads, batch_first=True)
+
+    def image_tokens(self, features: torch.Tensor) -> torch.Tensor:
+        """Projected cells of the feature map: (B, C, *cells) -> (B, number of cells, fusion_dim)."""
+        tokens: torch.Tensor = self.image_projection(features.flatten(2).transpose(1, 2))
+        return tokens
+
+    def fuse(self, image_tokens: torch.Tensor, values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
+        """Fused vector (B, out_features) from image tokens and clinical values."""
+        tokens = torch.cat([image_tokens, self.clinical_tokens(values, observed)], dim=1)
+        normed = self.norm(tokens)
+        tokens = tokens + self.attention(normed, normed, normed, need_weights=False)[0]
+        cells = image_tokens.shape[1]
+        return torch.cat([tokens[:, :cells].mean(1), tokens[:, cells:].mean(1)], dim=1)
+
+    def forward(
+        self, features: torch.Tensor, values: torch.Tensor, observed: torch.Tensor, _dropout_rate: float
+    ) -> torch.Tensor:
+        """Fused vector (B, out_features); dropout comes only after it."""
+        return self.fuse(self.image_tokens(features), values, observed)
+
+
+class FusionNetwork(nn.Module):
+    """Findings and severity from an image and clinical values.
+
+    It splits in two calls: `features` is the expensive pass through the encoder; `head` is cheap, so that heat maps,
+    dropout samples, attributions and changed clinical values need no second pass.
+
+    Args:
+        encoder: Image encoder.
+        num_classes: Number of findings.
+        clinical_dim: Number of clinical fields.
+        fusion: "gated" or "attention".
+        dropout_rate: Probability of dropping a pooled or fused feature in training. There is no other dropout.
+        attention_heads: Heads of the attention fusion.
+        fusion_dim: Width of the space in which image and clinical values meet.
+
+    Raises:
+        ConfigError: There is no such fusion, or `attention_heads` does not divide `fusion_dim`.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        num_classes: int = 5,
+        clinical_dim: int = 10,
+        fusion: str = "gated",
+        dropout_rate: float = 0.3,
+        attention_heads: int = 8,
+        fusion_dim: int = FUSION_DIM,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.num_classes = num_classes
+        self.clinical_dim = clinical_dim
+        self.dropout_rate = dropout_rate
+        self.fusion: GatedFusion | AttentionFusion
+        if fusion == "gated":
+            self.fusion = GatedFusion(encoder.out_channels, clinical_dim, fusion_dim)
+        elif fusion == "attention":
+            self.fusion = AttentionFusion(encoder.out_channels, clinical_dim, fusion_dim, attention_heads)
+        else:
+            raise ConfigError(f"fusion: there is no {fusion!r}; allowed: gated, attention.")
+        self.disease = nn.Linear(self.fusion.out_features, num_classes)
+        self.severity = nn.Linear(self.fusion.out_features, 1)
+
+    @classmethod
+    def build(cls, config: ModelConfig) -> FusionNetwork:
+        """Make the network that a configuration describes, initial weights included.
+
+        Raises:
+            ConfigError: As for `build_encoder`.
+        """
+        encoder = build_encoder(config.backbone, config.spatial_dims, weights=config.weights)
+        return cls(
+            encoder,
+            num_classes=config.num_classes,
+            clinical_dim=config.clinical_dim,
+            fusion=config.fusion,
+            dropout_rate=config.dropout_rate,
+            attention_heads=config.attention_heads,
+        )
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        """Feature map (B, C, *cells) of images (B, in_channels, *spatial)."""
+        features: torch.Tensor = self.encoder(image)
+        return features
+
+    def head(
+        self,
+        features: torch.Tensor,
+        values: torch.Tensor,
+        observed: torch.Tensor,
+        *,
+        dropout: bool | None = None,
+    ) -> HeadOutput:
+        """Answer from a feature map.
+
+        A gated network sees nothing of the map but its average, so that a map averaged to one cell
+        (`features.mean(dims, keepdim=True)`) gives the same answer and is quicker for many dropout samples.
+
+        Args:
+            features: (B, C, *cells), from `features`.
+            values: (B, clinical_dim), standardized; ignored where not observed.
+            observed: (B, clinical_dim) bool.
+            dropout: Whether dropout is active; None follows the mode of the module. True in evaluation mode gives
+                Monte Carlo samples (Gal and Ghahramani 2016) without touching the mode.
+        """
+        active = self.training if dropout is None else dropout
+        rate = self.dropout_rate if active else 0.0
+        fused = self.fusion(features, values, observed, rate)
+        return self.answer(functional.dropout(fused, rate))
+
+    def answer(self, fused: torch.Tensor) -> HeadOutput:
+        """The two linear heads on a fused vector (B, F)."""
+        return HeadOutput(self.disease(fused), self.severity(fused).squeeze(1))
+
+    def forward(self, image: torch.Tensor, values: torch.Tensor, observed: torch.Tensor) -> HeadOutput:
+        """`head` of `features`."""
+        return self.head(self.features(image), values, observed)
+
+
+def average_pool(features: torch.Tensor) -> torch.Tensor:
+    """Global average pooling: (B, C, *cells) -> (B, C)."""
+    return features.flatten(2).mean(2)

@@ -1,0 +1,116 @@
+"""Encoders: the published networks, in 2D and 3D, with the geometry that they claim."""
+
+import pytest
+import torch
+from torch import nn
+
+from MediScanLib.errors import ConfigError
+from MediScanLib.network.encoders import build_encoder
+
+PUBLISHED = {
+    # parameters of the published network for three channels, of its classifier, channels and kernel of its first layer
+    "resnet50": (25_557_032, 2048 * 1000 + 1000, 64 * 49),
+    "densenet121": (7_978_856, 1024 * 1000 + 1000, 64 * 49),
+    "efficientnet-b3": (12_233_232, 1536 * 1000 + 1000, 40 * 9),
+    "efficientnet-lite0": (4_652_008, 1280 * 1000 + 1000, 32 * 9),
+}
+IN_3D = ["resnet50", "densenet121", "efficientnet-b3"]
+
+
+@pytest.mark.parametrize("backbone", PUBLISHED)
+def test_parameters_are_those_of_the_published_network(backbone: str) -> None:
+    whole, classifier, per_channel = PUBLISHED[backbone]
+    for channels in (1, 3):
+        encoder = build_encoder(backbone, in_channels=channels)
+        count = sum(parameter.numel() for parameter in encoder.parameters())
+        assert count == whole - classifier - (3 - channels) * per_channel
+
+
+@pytest.mark.parametrize("backbone", PUBLISHED)
+@pytest.mark.parametrize("size", [(64, 96), (65, 97), (33, 128), (224, 161)])
+def test_feature_map_in_2d(backbone: str, size: tuple[int, int]) -> None:
+    encoder = build_encoder(backbone).eval()
+    with torch.inference_mode():
+        features = encoder(torch.rand(2, 1, *size))
+    assert features.shape[:2] == (2, encoder.out_channels)
+    for cells, pixels in zip(features.shape[2:], size, strict=True):
+        assert pixels // 32 <= cells <= -(-pixels // 32)
+    assert encoder.stride == 32
+
+
+@pytest.mark.parametrize("backbone", IN_3D)
+def test_feature_map_in_3d(backbone: str) -> None:
+    encoder = build_encoder(backbone, spatial_dims=3).eval()
+    with torch.inference_mode():
+        assert encoder(torch.rand(1, 1, 64, 32, 96)).shape == (1, encoder.out_channels, 2, 1, 3)
+        assert encoder(torch.rand(1, 1, 33, 63, 65)).shape[:2] == (1, encoder.out_channels)
+
+
+@pytest.mark.parametrize(("backbone", "dims"), [*((name, 2) for name in PUBLISHED), *((name, 3) for name in IN_3D)])
+def test_cells_stand_where_offset_and_stride_say(backbone: str, dims: int) -> None:
+    """In a network of averages the gradient of one cell is centered on that cell's receptive field."""
+    encoder = build_encoder(backbone, dims).eval()
+    _make_averaging(encoder)
+    long, tolerance = (4096, 0.05) if dims == 2 else (512, 0.5)  # in 3D the far ends are cut off
+    image = torch.ones(1, 1, *[32] * (dims - 1), long, requires_grad=True)
+    features = encoder(image)
+    cell = features.shape[-1] // 2
+    (gradient,) = torch.autograd.grad(features[..., cell].sum(), image)
+    profile = gradient.reshape(-1, long).sum(0).double()
+    center = (profile * torch.arange(long)).sum() / profile.sum()
+    assert center.item() == pytest.approx(encoder.offset + encoder.stride * cell, abs=tolerance)
+
+
+def _make_averaging(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, (nn.MaxPool2d, nn.MaxPool3d)):
+            average = nn.AvgPool2d if isinstance(child, nn.MaxPool2d) else nn.AvgPool3d
+            setattr(module, name, average(child.kernel_size, child.stride, child.padding))
+        elif isinstance(child, (nn.BatchNorm2d, nn.BatchNorm3d, nn.ReLU, nn.ReLU6, nn.SiLU)):
+            setattr(module, name, nn.Identity())
+        elif isinstance(child, (nn.Conv2d, nn.Conv3d)):
+            squeeze = "_se_" in name  # squeeze and excitation looks at the whole image: switched off
+            nn.init.constant_(child.weight, 0.0 if squeeze else 1.0 / child.weight[0].numel())
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        else:
+            _make_averaging(child)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_efficientnet_b3_pads_alike_on_both_sides(dims: int) -> None:
+    encoder = build_encoder("efficientnet-b3", dims)
+    for module in encoder.modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            assert module.padding == tuple(size // 2 for size in module.kernel_size)
+        assert not type(module).__name__.startswith("ConstantPad")
+
+
+@pytest.mark.parametrize(("dims", "layout"), [(2, torch.channels_last), (3, torch.channels_last_3d)])
+def test_memory_format_changes_speed_and_not_the_features(dims: int, layout: torch.memory_format) -> None:
+    encoder = build_encoder("densenet121", dims).eval()
+    assert encoder.memory_format is layout
+    image = torch.rand(1, 1, *[64] * dims)
+    with torch.inference_mode():
+        before = encoder(image)
+        after = encoder.to(memory_format=layout)(image)
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-5)
+
+
+def test_there_is_no_dropout_in_an_encoder() -> None:
+    for backbone in PUBLISHED:
+        for module in build_encoder(backbone).modules():
+            assert not isinstance(module, nn.modules.dropout._DropoutNd) or module.p == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"backbone": "vgg16"}, "backbone.*'vgg16'.*resnet50"),
+        ({"backbone": "efficientnet-lite0", "spatial_dims": 3}, "efficientnet-lite0 works in 2D, not in 3D"),
+        ({"backbone": "resnet50", "spatial_dims": 1}, "resnet50 works in 2D and 3D, not in 1D"),
+    ],
+)
+def test_errors(arguments: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build_encoder(**arguments)
