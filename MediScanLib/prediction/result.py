@@ -6,13 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from ..notice import RESEARCH_USE_NOTICE
 from .heatmaps import HeatMaps
 
 SCHEMA_VERSION: Literal["1.0"] = "1.0"
-
-RESEARCH_USE_NOTICE = (
-    "For research use only. Not a medical device: not cleared or approved for diagnosis or patient care."
-)
 
 
 class _Part(BaseModel):
@@ -109,11 +106,13 @@ class ClinicalUse(_Part):
     Attributes:
         used: Values by field.
         missing: Fields that were unknown.
+        unlearned: Values that were given but not used, because no training study had such a value.
         prefilled: The part of `used` that came from the image header and not from the user.
     """
 
     used: dict[str, float | str]
     missing: list[str]
+    unlearned: list[str] = []
     prefilled: list[str]
 
 

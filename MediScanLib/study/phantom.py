@@ -72,7 +72,7 @@ def _soft(signed: npt.NDArray[np.float32], width: float = 0.05) -> npt.NDArray[n
 
 def _ribs(u: npt.NDArray[np.float32], v: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     arc = v + 0.5 * np.square(np.abs(u) - 0.1)
-    return np.square(np.maximum(0, np.sin(arc * 24)))
+    return np.square(np.sin(arc * 24).clip(0))
 
 
 def _lettering(rows: int, columns: int) -> npt.NDArray[np.float32]:

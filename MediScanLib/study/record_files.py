@@ -32,11 +32,16 @@ class ClinicalRecords:
 
     def of(self, source: str | Path) -> ClinicalRecord:
         """The record of one input: by full path first, then by file name, then the default."""
-        text = str(source)
-        for key in (text, PurePath(text).as_posix(), PurePath(text).name):
+        for key in self.keys_of(source):
             if key in self.by_input:
                 return self.by_input[key]
         return self.default
+
+    @staticmethod
+    def keys_of(source: str | Path) -> tuple[str, ...]:
+        """Names under which an input's record may stand, the most specific first."""
+        path = PurePath(source)
+        return str(source), path.as_posix(), path.name
 
 
 def read_records(text_or_file: str) -> ClinicalRecords:

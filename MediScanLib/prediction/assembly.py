@@ -1,0 +1,184 @@
+"""From scores and a card to a `Prediction`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config import InferenceConfig
+from ..network.card import Card
+from ..study.image import MedicalImage
+from ..study.record import ClinicalRecord, refused_prefill
+from .deferral import deferral_reasons
+from .heatmaps import HeatMaps
+from .result import (
+    Certainty,
+    ClinicalUse,
+    Finding,
+    HeatMapSummary,
+    ImageSummary,
+    Prediction,
+    Provenance,
+    Severity,
+    SliceScore,
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the network said.
+
+    Attributes:
+        probabilities: (sample, finding), rows sum to 1; a sample is a slice of a 2D network or the whole volume.
+        severity: (sample,) 0..1.
+        contrast: False where every pixel of every sample was the same.
+    """
+
+    probabilities: npt.NDArray[np.float64]
+    severity: npt.NDArray[np.float64]
+    contrast: bool
+
+
+def assemble(
+    image: MedicalImage,
+    record: ClinicalRecord,
+    card: Card,
+    settings: InferenceConfig,
+    scores: Scores,
+    slices: Sequence[int],
+    maps: HeatMaps | None,
+    provenance: Provenance,
+) -> Prediction:
+    """Put the scores of one study into words and decisions.
+
+    Args:
+        image: What was looked at.
+        record: What the network knew of the patient.
+        card: Card of the model.
+        settings: Which parts are wanted, and the confidence threshold.
+        scores: What the network said.
+        slices: Image slice of each sample; empty for a 3D network.
+        maps: Heat maps, None where not wanted.
+        provenance: What made the scores.
+    """
+    probabilities, severity, rule = volume_scores(scores, card, slices)
+    findings = [_finding(card, label, p) for label, p in zip(card.labels, probabilities.tolist(), strict=True)]
+    reasons = deferral_reasons(
+        image, card, findings, contrast=scores.contrast, confidence_threshold=settings.confidence_threshold
+    )
+    top = max(findings, key=lambda finding: finding.probability)
+    prediction = Prediction(
+        input=image.source,
+        image=_summary(image, [*image.warnings, *refused_prefill(image.prefill)]),
+        findings=findings,
+        severity=_severity(card, settings, top, severity),
+        certainty=Certainty(label=top.label, deferred=bool(reasons), reasons=reasons),
+        clinical=_clinical_use(record, card),
+        heat_maps=[] if maps is None else [_heat_map(image, maps, label) for label in card.labels],
+        slices=_slice_scores(card, scores, slices) if len(slices) > 1 else [],
+        volume_rule=rule,
+        provenance=provenance,
+    )
+    return prediction if maps is None else prediction.with_maps(maps)
+
+
+def volume_scores(
+    scores: Scores, card: Card, slices: Sequence[int]
+) -> tuple[npt.NDArray[np.float64], float, str | None]:
+    """Probabilities and severity of the whole study from those of its samples, and the rule in words.
+
+    One slice says nothing of a volume and the highest of many is mostly noise, so neighbours are averaged: the run of
+    `card.volume_slices` neighbouring slices that looks least normal stands for the study.
+    """
+    count = len(scores.probabilities)
+    if count == 1:
+        return scores.probabilities[0], float(scores.severity[0]), None
+    width = min(card.volume_slices, count)
+    kernel = np.ones(width) / width
+    averaged = np.stack([np.convolve(column, kernel, mode="valid") for column in scores.probabilities.T], axis=1)
+    if "normal" in card.labels:
+        start = int(averaged[:, card.labels.index("normal")].argmin())
+        chosen = "with the lowest probability of normal"
+    else:
+        start = int(averaged.max(axis=1).argmax())
+        chosen = "with the highest probability of any finding"
+    run = f"slice {slices[start]}" if width == 1 else f"slices {slices[start]} to {slices[start + width - 1]}"
+    rule = f"Mean over the {width} neighboring slices {chosen}: {run} of {count} looked at."
+    return averaged[start], float(scores.severity[start : start + width].mean()), rule
+
+
+def _finding(card: Card, label: str, probability: float) -> Finding:
+    threshold = card.thresholds[label]
+    unsure = abs(probability - threshold.value) < threshold.margin
+    return Finding(
+        label=label,
+        probability=min(max(probability, 0.0), 1.0),
+        threshold=threshold.value,
+        decision="unsure" if unsure else "present" if probability >= threshold.value else "absent",
+        calibrated=card.calibration is not None,
+        operating_point=threshold.operating_point,
+    )
+
+
+def _severity(card: Card, settings: InferenceConfig, top: Finding, score: float) -> Severity:
+    if not settings.severity_scoring:
+        return Severity(applicable=False, reason="Severity scoring is switched off.")
+    scale = card.severity
+    if scale is None:
+        return Severity(applicable=False, reason="This model has learned no severity.")
+    if top.label not in scale.findings:
+        return Severity(
+            applicable=False,
+            reason=f"Severity was learned for {' and '.join(scale.findings)}, not for {top.label}.",
+        )
+    grade = [grade.name for grade in scale.grades if score >= grade.start][-1]
+    return Severity(applicable=True, score=score, grade=grade, scale=scale.name, value=score * scale.maximum)
+
+
+def _clinical_use(record: ClinicalRecord, card: Card) -> ClinicalUse:
+    unlearned = [name for name in record.known if card.clinical[name].known_fraction == 0]
+    return ClinicalUse(
+        used={name: value for name, value in record.known.items() if name not in unlearned},
+        missing=record.missing,
+        unlearned=unlearned,
+        prefilled=[name for name in record.prefilled if name not in unlearned],
+    )
+
+
+def _summary(image: MedicalImage, warnings: list[str]) -> ImageSummary:
+    return ImageSummary(
+        shape=image.shape,
+        spacing=image.spacing,
+        origin=image.origin,
+        direction=image.direction,
+        modality=image.modality,
+        body_part=image.body_part,
+        view=image.view,
+        laterality=image.laterality,
+        color=image.color,
+        inverted=image.inverted,
+        identifiers=dict(image.identifiers),
+        reader=image.reader,
+        warnings=warnings,
+    )
+
+
+def _heat_map(image: MedicalImage, maps: HeatMaps, label: str) -> HeatMapSummary:
+    peak, index = maps.peak(label)
+    return HeatMapSummary(
+        label=label,
+        peak=peak,
+        relative_peak=peak / maps.scale,
+        index=index,
+        position=None if image.spacing is None else image.to_physical(index),
+    )
+
+
+def _slice_scores(card: Card, scores: Scores, slices: Sequence[int]) -> list[SliceScore]:
+    return [
+        SliceScore(index=index, probabilities=dict(zip(card.labels, row, strict=True)))
+        for index, row in zip(slices, scores.probabilities.tolist(), strict=True)
+    ]

@@ -1,0 +1,104 @@
+"""The reasons for which a prediction is left to a human, in one place, the gravest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..network.card import Card
+from ..study.image import MedicalImage
+from .result import DeferralReason, Finding
+
+_EXTREMITY = frozenset(
+    {
+        "ANKLE",
+        "ARM",
+        "CALCANEUS",
+        "CLAVICLE",
+        "ELBOW",
+        "EXTREMITY",
+        "FEMUR",
+        "FINGER",
+        "FOOT",
+        "FOREARM",
+        "HAND",
+        "HUMERUS",
+        "KNEE",
+        "LEG",
+        "LOWEREXTREMITY",
+        "LOWERLEG",
+        "PATELLA",
+        "SCAPULA",
+        "SHOULDER",
+        "THIGH",
+        "THUMB",
+        "TIBIA",
+        "TOE",
+        "UPPEREXTREMITY",
+        "WRIST",
+    }
+)
+_CHEST = frozenset({"CHEST", "THORAX", "LUNG", "LUNGS", "PORTCHEST"})
+_RADIOGRAPHS = frozenset({"CR", "DX", "DR", "RG", "XR"})
+
+
+def deferral_reasons(
+    image: MedicalImage, card: Card, findings: list[Finding], *, contrast: bool, confidence_threshold: float
+) -> list[DeferralReason]:
+    """Why a human should decide, the gravest first; empty where nothing speaks against the prediction.
+
+    Args:
+        image: What was looked at.
+        card: Card of the model.
+        findings: Its findings.
+        contrast: False where the image is blank.
+        confidence_threshold: Highest probability below which nothing is claimed.
+    """
+    reasons = [
+        *_input_reasons(image, card, contrast),
+        *_score_reasons(findings, confidence_threshold),
+    ]
+    return [DeferralReason(code=code, message=message) for code, message in reasons]
+
+
+def body_region(body_part: str | None) -> str | None:
+    """The region that a DICOM Body Part Examined belongs to, as the training data names regions."""
+    if body_part is None:
+        return None
+    name = "".join(body_part.upper().split()).replace("_", "")
+    if name in _CHEST:
+        return "CHEST"
+    return "EXTREMITY" if name in _EXTREMITY else name
+
+
+def _input_reasons(image: MedicalImage, card: Card, contrast: bool) -> Iterator[tuple[str, str]]:
+    if not contrast:
+        yield "blank_image", "The image is blank or nearly so; there is nothing to read."
+    known = {_modality_kind(modality) for modality in card.input.modalities}
+    if image.modality and known and _modality_kind(image.modality) not in known:
+        yield (
+            "unfamiliar_modality",
+            f"The model never saw modality {image.modality}; it was trained on {', '.join(card.input.modalities)}.",
+        )
+    region = body_region(image.body_part)
+    if region and card.input.body_parts and region not in card.input.body_parts:
+        yield (
+            "unfamiliar_body_part",
+            f"The model never saw body part {image.body_part}; it was trained on {', '.join(card.input.body_parts)}.",
+        )
+
+
+def _score_reasons(findings: list[Finding], confidence_threshold: float) -> Iterator[tuple[str, str]]:
+    top = max(findings, key=lambda finding: finding.probability)
+    if top.probability < confidence_threshold:
+        yield (
+            "low_confidence",
+            f"The most likely finding, {top.label}, has a probability of {top.probability:.2f}, "
+            f"below {confidence_threshold:.2f}.",
+        )
+    unsure = [finding.label for finding in findings if finding.decision == "unsure"]
+    if unsure:
+        yield "close_call", f"Too near to its threshold to decide: {', '.join(unsure)}."
+
+
+def _modality_kind(modality: str) -> str:
+    return "radiograph" if modality in _RADIOGRAPHS else modality
