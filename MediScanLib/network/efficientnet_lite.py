@@ -50,7 +50,13 @@ def efficientnet_lite0_features(in_channels: int = 1) -> nn.Sequential:
             channels = stage.out_channels
         layers.append((f"stage{number}", nn.Sequential(*blocks)))
     layers.append(("head", _convolution(channels, OUT_CHANNELS, kernel_size=1)))
-    return nn.Sequential(OrderedDict(layers))
+    network = nn.Sequential(OrderedDict(layers))
+    for module in network.modules():
+        if isinstance(
+            module, nn.Conv2d
+        ):  # He et al. 2015; torch's default lets the signal of a deep ReLU network fade
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    return network
 
 
 class _InvertedResidual(nn.Module):
