@@ -78,8 +78,8 @@ class Bundle:
             network.load_state_dict(state)
         except RuntimeError as error:
             raise BundleError(
-                f"{self.folder}: the weights do not fit the network that the card describes. Install the bundle again. "
-                f"({str(error).splitlines()[-1].strip()})"
+                f"{self.folder}: the weights do not fit the network that the card describes "
+                f"({str(error).splitlines()[-1].strip()}). Install the bundle again."
             ) from error
         return network.eval()
 

@@ -28,9 +28,10 @@ class AxisMap:
         return np.maximum(hat, 0.0).astype(np.float32)
 
     def candidates(self, length: int, size: int) -> npt.NDArray[np.int64]:
-        """Image indices nearest to the map's nodes, and the image's two ends: a maximum lies at one of them."""
-        nodes = np.rint((np.arange(length) - self.offset) / self.scale)
-        return np.unique(np.clip(np.concatenate([nodes, [0, size - 1]]), 0, size - 1)).astype(np.int64)
+        """Image indices on both sides of the map's nodes, and the image's two ends: the maximum lies at one of them."""
+        nodes = (np.arange(length) - self.offset) / self.scale
+        both = np.concatenate([np.floor(nodes), np.ceil(nodes), [0, size - 1]])
+        return np.unique(np.clip(both, 0, size - 1)).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -107,8 +107,9 @@ class ResultFile:
                     f"{self.path}: has other columns than this model's results. "
                     "Leave out --resume, or choose another file."
                 )
-            rows = [line for line in reader if None not in line.values()]
-            return [line for line in rows if line.get("input") and not line["error_code"]]
+            rows = list(reader)
+            whole = rows if text.endswith("\n") else rows[:-1]
+            return [line for line in whole if line["input"] and not line["error_code"]]
         return [entry for entry in _json_lines(text) if "error" not in entry]
 
 

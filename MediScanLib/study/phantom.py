@@ -79,4 +79,4 @@ def _lettering(rows: int, columns: int) -> npt.NDArray[np.float32]:
     canvas = Image.new("L", (columns, rows))
     font = ImageFont.load_default(size=max(10, rows // 28))
     ImageDraw.Draw(canvas).text((columns * 0.03, rows * 0.02), "PHANTOM", fill=255, font=font)
-    return np.asarray(canvas, dtype=np.float32) / 255
+    return np.asarray(canvas, dtype=np.float32) / np.float32(255)

@@ -1,0 +1,81 @@
+"""Small networks whose answers are known beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from MediScanLib.config import InferenceConfig, ModelConfig
+from MediScanLib.network.bundle import WEIGHTS_FILE, Bundle
+from MediScanLib.network.card import Calibration, Card, FieldStatistics, Grade, InputSpec, SeverityScale, Threshold
+from MediScanLib.network.encoders import Encoder
+from MediScanLib.network.fusion import FusionNetwork
+from MediScanLib.prediction.predictor import Predictor
+from MediScanLib.study.fields import FIELDS
+
+LABELS = ["normal", "pneumonia", "covid", "fracture", "cancer"]
+
+
+def make_card(spatial_dims: int = 2, size: tuple[int, ...] = (64, 64), **changes) -> Card:
+    card = Card(
+        name="toy",
+        version="1",
+        title="A toy",
+        description="For tests.",
+        labels=LABELS,
+        network=ModelConfig(
+            backbone="efficientnet-lite0" if spatial_dims == 2 else "resnet50",
+            spatial_dims=spatial_dims,
+            weights="none",
+        ),
+        input=InputSpec(size=size, percentiles=(0.5, 99.9), modalities=["CR", "CT"], body_parts=["CHEST"]),
+        clinical={
+            name: FieldStatistics(mean=50, std=20, known_fraction=0 if name == "heart_rate_per_min" else 0.5)
+            for name in FIELDS
+        },
+        calibration=Calibration(temperature=1.0, fitted_on="nothing"),
+        thresholds={label: Threshold(value=0.5, margin=0.02, operating_point="none") for label in LABELS},
+        severity=SeverityScale(
+            name="Brixia 0-18",
+            maximum=18,
+            grades=[Grade(name="none", start=0), Grade(name="severe", start=0.5)],
+            findings=["pneumonia", "covid"],
+        ),
+        heat_map_scale=1.0,
+        weights_licence="none",
+        files={WEIGHTS_FILE: "0" * 64},
+    )
+    return card.model_copy(update=changes)
+
+
+class BrightnessNetwork(FusionNetwork):
+    """Its only image feature is brightness, and only pneumonia likes it: the map shows where the image is bright."""
+
+    def __init__(self, spatial_dims: int = 2, cell: int = 4) -> None:
+        pool = nn.AvgPool2d(cell) if spatial_dims == 2 else nn.AvgPool3d(cell)
+        encoder = Encoder(
+            pool,
+            backbone="brightness",
+            spatial_dims=spatial_dims,
+            in_channels=1,
+            out_channels=1,
+            stride=cell,
+            offset=(cell - 1) / 2,  # type: ignore[arg-type]
+            input_mean=0.0,
+            input_std=1.0,
+        )
+        super().__init__(encoder)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.zero_()
+            self.fusion.gate.bias.fill_(20.0)  # wide open
+            self.fusion.image_projection.weight.fill_(1.0)
+            self.disease.weight[1, :256] = 1.0
+            self.severity.weight[:, :256] = 0.01
+
+
+def make_predictor(spatial_dims: int = 2, size: tuple[int, ...] = (64, 64), *, settings=None, **card) -> Predictor:
+    bundle = Bundle(Path("toy"), make_card(spatial_dims, size, **card))
+    return Predictor(bundle, BrightnessNetwork(spatial_dims), torch.device("cpu"), settings or InferenceConfig())
