@@ -91,16 +91,22 @@ def set_threshold(overlay: Node, threshold: float) -> None:
     display.ApplyThresholdOn()
 
 
-def set_visible(scene: Scene, overlay: Node, reference: Node, visible: bool, opacity: float = DEFAULT_OPACITY) -> None:
-    """Show the overlay and its legend with that opacity, or hide both."""
+def set_visible(scene: Scene, overlay: Node, reference: Node, visible: bool, opacity: float = DEFAULT_OPACITY) -> bool:
+    """Show the overlay and its legend with that opacity, or hide both.
+
+    Returns:
+        True where a view got a new background, see `show_in_views`.
+    """
+    turned = False
     if visible:
-        show_in_views(scene, overlay, reference, opacity)
+        turned = show_in_views(scene, overlay, reference, opacity)
     else:
         hide_from_views(scene, overlay)
     legend = _legend(overlay)
     if legend is not None:
         legend.SetVisibility(visible)
         legend.Modified()  # its displayable manager does not notice by itself that the layers of a view changed
+    return turned
 
 
 def remove_overlay(scene: Scene, reference: Node) -> None:

@@ -47,9 +47,14 @@ def show_findings(scene: Scene, prediction: Prediction, reference: Node) -> Node
     return node
 
 
+def find_findings(scene: Scene, reference: Node) -> Node | None:
+    """The image's table of findings, None if there is none."""
+    return find_node(scene, "vtkMRMLTableNode", FINDINGS, reference)
+
+
 def shown_summary(scene: Scene, reference: Node) -> dict[str, str]:
     """What `summary_lines` said when the image's table was filled; empty texts where there is no table."""
-    table = find_node(scene, "vtkMRMLTableNode", FINDINGS, reference)
+    table = find_findings(scene, reference)
     return {name: (table.GetAttribute(SUMMARY + name) or "") if table is not None else "" for name in SUMMARY_NAMES}
 
 

@@ -11,6 +11,7 @@ from vtkmodules.vtkCommonMath import vtkMatrix4x4
 from vtkmodules.vtkRenderingCore import vtkWindowToImageFilter
 
 from MediScanLib.prediction.heatmaps import AxisMap, HeatMaps
+from MediScanLib.prediction.result import Prediction
 
 
 @pytest.fixture
@@ -104,3 +105,48 @@ def _heat_maps(shape, node, grid=(7, 7), labels=("pneumonia", "normal"), height=
     values[0] = height * scale * through[:, None, None] * in_plane
     maps = HeatMaps(tuple(labels), values, tuple(shape), rows, columns, tuple(range(shape[0])), scale)
     return maps, (node[0], node[1] / rows.scale, node[2] / columns.scale)
+
+
+@pytest.fixture
+def prediction():
+    """Makes a prediction; keywords replace its parts."""
+    return _prediction
+
+
+def _prediction(**changes):
+    values = {
+        "input": "Lungenaufnahme für Ärzte",
+        "image": {
+            "shape": (1, 12, 10),
+            "spacing": None,
+            "origin": (0, 0, 0),
+            "direction": (1, 0, 0, 0, 1, 0, 0, 0, 1),
+            "modality": "DX",
+            "body_part": None,
+            "view": None,
+            "laterality": None,
+            "color": False,
+            "inverted": False,
+            "identifiers": {},
+            "reader": "volume node",
+            "warnings": [],
+        },
+        "findings": [
+            {"label": "normal", "probability": 0.12345678, "threshold": 0.5, "decision": "absent", "calibrated": True},
+            {"label": "pneumonia", "probability": 0.8, "threshold": 0.4, "decision": "present", "calibrated": True},
+        ],
+        "severity": {"applicable": True, "score": 0.5, "grade": "moderate", "scale": "Brixia 0-18", "value": 9.0},
+        "certainty": {"label": "pneumonia", "deferred": False, "reasons": []},
+        "clinical": {"used": {"age_years": 63.0}, "missing": ["sex"], "prefilled": []},
+        "heat_maps": [],
+        "provenance": {
+            "model": "mediscan-general",
+            "model_version": "1",
+            "model_sha256": "0",
+            "device": "cpu",
+            "runtime": "torch",
+            "versions": {},
+            "seconds": {},
+        },
+    }
+    return Prediction.model_validate({**values, **changes})

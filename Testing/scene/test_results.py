@@ -7,7 +7,6 @@ import pytest
 from vtkmodules.vtkCommonCore import vtkIdList
 
 from MediScanLib.prediction.heatmaps import AxisMap, HeatMaps
-from MediScanLib.prediction.result import Prediction
 from MediScanLib.scene.nodes import reference_of
 from MediScanLib.scene.overlay import find_overlay, show_overlay
 from MediScanLib.scene.results import (
@@ -23,45 +22,6 @@ from MediScanLib.scene.volumes import image_from_volume, volume_from_image
 from MediScanLib.study.image import MedicalImage
 
 SHAPE = (1, 12, 10)
-
-
-def prediction(**changes):
-    values = {
-        "input": "Lungenaufnahme für Ärzte",
-        "image": {
-            "shape": SHAPE,
-            "spacing": None,
-            "origin": (0, 0, 0),
-            "direction": (1, 0, 0, 0, 1, 0, 0, 0, 1),
-            "modality": "DX",
-            "body_part": None,
-            "view": None,
-            "laterality": None,
-            "color": False,
-            "inverted": False,
-            "identifiers": {},
-            "reader": "volume node",
-            "warnings": [],
-        },
-        "findings": [
-            {"label": "normal", "probability": 0.12345678, "threshold": 0.5, "decision": "absent", "calibrated": True},
-            {"label": "pneumonia", "probability": 0.8, "threshold": 0.4, "decision": "present", "calibrated": True},
-        ],
-        "severity": {"applicable": True, "score": 0.5, "grade": "moderate", "scale": "Brixia 0-18", "value": 9.0},
-        "certainty": {"label": "pneumonia", "deferred": False, "reasons": []},
-        "clinical": {"used": {"age_years": 63.0}, "missing": ["sex"], "prefilled": []},
-        "heat_maps": [],
-        "provenance": {
-            "model": "mediscan-general",
-            "model_version": "1",
-            "model_sha256": "0",
-            "device": "cpu",
-            "runtime": "torch",
-            "versions": {},
-            "seconds": {},
-        },
-    }
-    return Prediction.model_validate({**values, **changes})
 
 
 @pytest.fixture
@@ -92,7 +52,7 @@ def rows(table):
     ]
 
 
-def test_findings_table(scene, reference):
+def test_findings_table(scene, reference, prediction):
     table = show_findings(scene, prediction(), reference)
     names = [table.GetColumnName(column) for column in range(table.GetNumberOfColumns())]
     assert names == ["Finding", "Probability", "Threshold", "Decision"]
@@ -101,7 +61,7 @@ def test_findings_table(scene, reference):
     assert shown_summary(scene, reference) == summary_lines(prediction())
 
 
-def test_table_is_filled_again_not_added(scene, reference):
+def test_table_is_filled_again_not_added(scene, reference, prediction):
     first = show_findings(scene, prediction(), reference)
     before = node_ids(scene)
     assert show_findings(scene, prediction(), reference) is first
@@ -110,14 +70,14 @@ def test_table_is_filled_again_not_added(scene, reference):
     assert first.GetNumberOfColumns() == 4
 
 
-def test_summary():
+def test_summary(prediction):
     lines = summary_lines(prediction())
     assert lines["severity"] == "moderate, 0.50 of 1, 9.0 on Brixia 0-18"
     assert lines["certainty"] == "no reason to defer; most probable is pneumonia"
     assert lines["clinical"] == "1 of 2 clinical values known"
 
 
-def test_summary_says_when_it_would_rather_not():
+def test_summary_says_when_it_would_rather_not(prediction):
     said = prediction(
         severity={"applicable": False, "reason": "not learned"},
         certainty={
@@ -135,7 +95,7 @@ def test_summary_says_when_it_would_rather_not():
     assert "uncalibrated" in lines["certainty"]
 
 
-def test_prediction_is_kept(scene, reference):
+def test_prediction_is_kept(scene, reference, prediction):
     assert stored_prediction(scene, reference) is None
     store_prediction(scene, prediction(), reference)
     before = node_ids(scene)
@@ -144,7 +104,7 @@ def test_prediction_is_kept(scene, reference):
     assert stored_prediction(scene, reference) == prediction()
 
 
-def test_everything_stands_beside_the_image(scene, reference, maps):
+def test_everything_stands_beside_the_image(scene, reference, maps, prediction):
     hierarchy = scene.GetSubjectHierarchyNode()
     study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
     hierarchy.CreateItem(study, reference)
@@ -168,7 +128,7 @@ def test_moves_along_with_the_image(scene, reference, maps):
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(overlay)) == study
 
 
-def test_removal_leaves_nothing(scene, reference, maps):
+def test_removal_leaves_nothing(scene, reference, maps, prediction):
     def add():
         show_overlay(scene, maps, "pneumonia", reference)
         show_findings(scene, prediction(), reference)
@@ -185,7 +145,7 @@ def test_removal_leaves_nothing(scene, reference, maps):
     assert item_names(scene) == items
 
 
-def test_saved_and_loaded(scene, reference, maps, tmp_path):
+def test_saved_and_loaded(scene, reference, maps, tmp_path, prediction):
     show_overlay(scene, maps, "pneumonia", reference)
     show_findings(scene, prediction(), reference)
     store_prediction(scene, prediction(), reference)
