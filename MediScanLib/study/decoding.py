@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,8 @@ class DecoderProcess:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    pipe.close()
+                    with suppress(OSError):  # what the dead child did not take
+                        pipe.close()
 
     def _ask(self, content: bytes, name: str, memory: int) -> tuple[dict, bytes]:
         process = self._running(name)

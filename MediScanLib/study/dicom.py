@@ -14,7 +14,7 @@ from .dicom_header import DICOMDIR_CLASS, DicomObject, hashed_identifiers, prefi
 from .dicom_layout import pixel_layout
 from .dicom_pixels import stored_values
 from .dicom_rendering import Rendering, render
-from .dicom_values import element_text
+from .dicom_values import element_code, element_text, element_value
 from .guards import Source, reported
 from .image import IDENTITY_DIRECTION, RADIOGRAPH_MODALITIES, MedicalImage
 from .stacking import stack
@@ -85,12 +85,16 @@ def decode(header: DicomObject, memory_limit: int) -> Decoded:
         ReadError: Whatever is wrong with it.
     """
     name = header.name
-    if str(header.dataset.get("SOPClassUID", "")) == DICOMDIR_CLASS:
+    if element_value(header.dataset, "SOPClassUID") == DICOMDIR_CLASS:
         raise ReadError(
             name, "is a DICOMDIR, an index without pixels", "Give the folder that it stands in.", code="unsupported"
         )
+    if header.pixel_keyword is None and "Rows" in header.dataset:
+        raise ReadError(
+            name, "describes an image but ends before its pixels", "Copy or export it again.", code="truncated"
+        )
     if header.pixel_keyword is None:
-        kind = element_text(header.dataset, "Modality")
+        kind = element_code(header.dataset, "Modality")
         raise ReadError(
             name,
             f"is a DICOM object without an image{f' (modality {kind})' if kind else ''}",
@@ -188,9 +192,9 @@ def image_of(
         spacing=spacing,
         origin=origin,
         direction=direction,
-        modality=element_text(dataset, "Modality"),
-        body_part=element_text(dataset, "BodyPartExamined"),
-        view=element_text(dataset, "ViewPosition"),
+        modality=element_code(dataset, "Modality"),
+        body_part=element_code(dataset, "BodyPartExamined"),
+        view=element_code(dataset, "ViewPosition"),
         laterality=side if side in ("L", "R", "B") else None,
         units=rendering.units,
         window=rendering.window,

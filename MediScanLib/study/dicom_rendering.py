@@ -100,8 +100,8 @@ def _luminance(header: Dataset, layout: PixelLayout, stored: npt.NDArray, compre
     if layout.photometric == "PALETTE COLOR":
         with python_warnings.catch_warnings(), reported(name, "reading its palette"):
             python_warnings.simplefilter("ignore")
-            stored = apply_color_lut(stored, header)
-        top = float(np.iinfo(stored.dtype).max)
+            stored = apply_color_lut(stored, _little_endian_palette(header))
+        top = 65535.0 if stored.max() > 255 else 255.0  # 16-bit entries often hold 8-bit values
     elif layout.photometric not in ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"):
         raise ReadError(
             name, f"has the photometric interpretation {layout.photometric!r}", "Convert it.", code="unsupported"
@@ -109,6 +109,20 @@ def _luminance(header: Dataset, layout: PixelLayout, stored: npt.NDArray, compre
     first_is_luminance = not compressed and layout.photometric.startswith("YBR")
     pixels = stored[..., 0].astype(np.float32) if first_is_luminance else luminance(stored)
     return Rendering(pixels * np.float32(255 / top), color=True)
+
+
+def _little_endian_palette(header: Dataset) -> Dataset:
+    """The header with palette entries in the byte order that pydicom takes for granted."""
+    if header.original_encoding[1] is not False:
+        return header
+    palette = Dataset()
+    palette.update(header)
+    for color in ("Red", "Green", "Blue"):
+        keyword = f"{color}PaletteColorLookupTableData"
+        if keyword in header:
+            setattr(palette, keyword, np.frombuffer(header[keyword].value, dtype=">u2").astype("<u2").tobytes())
+    palette.set_original_encoding(False, False)  # segmented ones are swapped by pydicom
+    return palette
 
 
 def _grey(header: Dataset, frames: list[Dataset], layout: PixelLayout, stored: npt.NDArray, name: str) -> Rendering:
@@ -259,8 +273,10 @@ def _fill(values: Rendering, padding: npt.NDArray[np.bool_] | None) -> Rendering
         # Files exist that call 0 HU padding: only what no tissue can be is believed.
         padding = padding & ((pixels < AIR_HU) | (pixels > _DENSEST_HU))
     if padding is not None and padding.any() and not padding.all():
-        pixels = pixels.copy()
-        pixels[padding] = pixels[~padding].min()
+        true = pixels[~padding]
+        # Padding that is dark already is left: where compression was lossy the smallest value is an artifact.
+        wrong = padding & ((pixels > np.median(true)) | (pixels < true.min()))
+        pixels = np.where(wrong, true.min(), pixels)
     if values.units == "HU":
         pixels = np.maximum(pixels, np.float32(AIR_HU))
     return replace(values, pixels=pixels)

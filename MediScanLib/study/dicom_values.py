@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from typing import Any
 
@@ -25,6 +26,15 @@ def element_value(dataset: Dataset, keyword: str) -> Any:
 def element_text(dataset: Dataset, keyword: str) -> str | None:
     """A text in upper case without surrounding blanks, None where absent or empty."""
     return str(element_value(dataset, keyword) or "").strip().upper() or None
+
+
+def element_code(dataset: Dataset, keyword: str) -> str | None:
+    """A code string (PS3.5, CS: 16 letters, digits, blanks and underscores), None for anything else.
+
+    Free text in its place is not passed on: it may name a person.
+    """
+    text = element_text(dataset, keyword)
+    return text if text and re.fullmatch(r"[A-Z0-9 _]{1,16}", text) else None
 
 
 def element_items(dataset: Dataset, keyword: str) -> list[Dataset]:

@@ -81,7 +81,7 @@ def _is_series(files: list[Path]) -> bool:
         except ReadError:
             return False
         dataset = header.dataset
-        if str(element_value(dataset, "SOPClassUID")) == DICOMDIR_CLASS:
+        if element_value(dataset, "SOPClassUID") == DICOMDIR_CLASS:
             continue
         placed = element_numbers(dataset, "ImagePositionPatient", 3) is not None
         single = (element_number(dataset, "NumberOfFrames") or 1) == 1

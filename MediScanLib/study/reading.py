@@ -13,7 +13,8 @@ from .guards import DEFAULT_MEMORY_LIMIT, Source, bytes_source, file_source, rep
 from .image import MedicalImage
 from .raster import read_raster
 from .series import read_folder
-from .volumes import gunzipped_head, is_gzip, read_volume, sniff_volume
+from .volume_headers import gunzipped_head, is_gzip, sniff_volume
+from .volumes import read_volume
 
 _RASTER_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _KNOWN_BUT_NOT_READ = {

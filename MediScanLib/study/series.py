@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ReadError
 from .dicom import Decoded, decode, image_of, read_dicom, same_orientation
 from .dicom_geometry import Plane, plane_of
-from .dicom_header import DICOMDIR_CLASS, DicomObject, looks_like_dicom, read_header
+from .dicom_header import DicomObject, looks_like_dicom, read_header
 from .dicom_layout import pixel_layout
 from .dicom_values import element_number, element_text, element_value
 from .guards import check_memory, file_source, os_error, reported
@@ -82,7 +82,9 @@ def find_series(folder: Path, name: str, memory_limit: int) -> tuple[list[Series
         except ReadError:
             damaged.append(path.name)
             continue
-        if header.pixel_keyword is not None and str(header.dataset.get("SOPClassUID", "")) != DICOMDIR_CLASS:
+        if header.pixel_keyword is None and ("Rows" in header.dataset or "SOPClassUID" not in header.dataset):
+            damaged.append(path.name)  # cut off before its pixels; reports and the like have a class and no rows
+        elif header.pixel_keyword is not None:
             groups.setdefault(str(element_value(header.dataset, "SeriesInstanceUID") or ""), []).append(header)
     if not groups:
         what = f"{others} files of other kinds" if others else "nothing"
