@@ -14,7 +14,7 @@ from MediScanLib.prediction.activation import class_activation_maps
 
 FUSIONS = ["gated", "attention"]
 BATCH, CLASSES, FIELDS = 4, 5, 10
-SIZE = {2: (96, 160), 3: (64, 96, 64)}
+SIZE = {2: (96, 160), 3: (32, 96, 64)}
 
 
 def build(fusion: str, dims: int = 2) -> FusionNetwork:
