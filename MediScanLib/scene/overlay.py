@@ -72,7 +72,7 @@ def make_overlay(scene: Scene, maps: HeatMaps, label: str, reference: Node, *, c
     overlay.CopyOrientation(reference)
     overlay.SetAndObserveTransformNodeID(reference.GetTransformNodeID())
     overlay.SetAttribute(FINDING, label)
-    overlay.SetName(f"{reference.GetName()} {HEAT_MAP}: {label}")
+    overlay.SetName(f"{reference.GetName()} {label} {HEAT_MAP}")
     _set_colors(scene, overlay, colors)
     _set_legend(scene, overlay, label)
     return overlay

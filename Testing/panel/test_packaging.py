@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from MediScanLib.network.bundle import DEFAULT_BUNDLE
-from MediScanLib.prediction.result import RESEARCH_USE_NOTICE
+from MediScanLib.notice import RESEARCH_USE_NOTICE
 from MediScanLib.study.fields import FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,9 +92,9 @@ def test_home_address_stands_in_one_place():
     for name in ("EXTENSION_ICONURL", "EXTENSION_SCREENSHOTURLS"):
         for url in cmake_value(name).split():
             assert url.startswith("${EXTENSION_HOMEPAGE}/raw/main/")
+            assert (ROOT / url.split("/main/")[1]).is_file(), f"{name} names a picture that is not there"
     entry = json.loads((ROOT / "MediScan.json").read_text(encoding="utf-8"))
     assert entry["scm_url"] == home, "scm_url in MediScan.json is not EXTENSION_HOMEPAGE in CMakeLists.txt"
-    assert (ROOT / cmake_value("EXTENSION_ICONURL").split("/main/")[1]).is_file()
 
 
 def test_catalog_entry():
