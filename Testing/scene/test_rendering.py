@@ -15,7 +15,7 @@ from MediScanLib.scene.volumes import volume_from_image
 from MediScanLib.study.image import MedicalImage
 from MediScanLib.study.reading import read_image
 
-PIXEL_TOLERANCE = 4.0
+PIXEL_TOLERANCE = 2.0
 
 
 @pytest.fixture
