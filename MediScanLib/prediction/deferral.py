@@ -92,8 +92,8 @@ def _score_reasons(findings: list[Finding], confidence_threshold: float) -> Iter
     if top.probability < confidence_threshold:
         yield (
             "low_confidence",
-            f"The most likely finding, {top.label}, has a probability of {top.probability:.2f}, "
-            f"below {confidence_threshold:.2f}.",
+            f"The most likely finding, {top.label}, has a probability of {top.probability:.1%}, "
+            f"below {confidence_threshold:.0%}.",
         )
     unsure = [finding.label for finding in findings if finding.decision == "unsure"]
     if unsure:

@@ -28,7 +28,7 @@ class AxisMap:
         return np.maximum(hat, 0.0).astype(np.float32)
 
     def candidates(self, length: int, size: int) -> npt.NDArray[np.int64]:
-        """Image indices on both sides of the map's nodes, and the image's two ends: the maximum lies at one of them."""
+        """Image indices on both sides of the map's nodes, and the image's two ends: the maximum is at one of them."""
         nodes = (np.arange(length) - self.offset) / self.scale
         both = np.concatenate([np.floor(nodes), np.ceil(nodes), [0, size - 1]])
         return np.unique(np.clip(both, 0, size - 1)).astype(np.int64)

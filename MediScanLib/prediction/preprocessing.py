@@ -1,7 +1,9 @@
 """From a MedicalImage to the tensor a network takes, with the exact way back for heat maps.
 
 A slice keeps its shape: it is scaled by one factor in physical space until it fits the network's input, and the rest
-is padding. Scaling follows the half-pixel convention (pixel i covers [i, i + 1)), with antialiasing.
+is padding. Scaling follows the half-pixel convention (pixel i covers [i, i + 1)), with antialiasing. Axial slices are
+turned the way the training images lie, with the patient's right on the left and the front on top, whichever way the
+file stores them.
 """
 
 from __future__ import annotations
@@ -49,10 +51,12 @@ class _Fit:
     def before(self) -> int:
         return (self.size - self.scaled) // 2
 
-    @property
-    def axis(self) -> AxisMap:
+    def axis(self, mirrored: bool) -> AxisMap:
         factor = self.scaled / self.length
-        return AxisMap(scale=factor, offset=0.5 * factor - 0.5 + self.before)
+        first = 0.5 * factor - 0.5
+        if mirrored:
+            return AxisMap(-factor, self.before + self.scaled - 1 - first)
+        return AxisMap(factor, self.before + first)
 
 
 def prepare_slices(image: MedicalImage, spec: InputSpec, slices: Sequence[int]) -> NetworkInput:
@@ -77,8 +81,9 @@ def prepare_slices(image: MedicalImage, spec: InputSpec, slices: Sequence[int]) 
     resized = functional.interpolate(
         pixels[:, None], size=(rows.scaled, columns.scaled), mode="bilinear", antialias=True, align_corners=False
     )
-    tensor = _pad(_standardized(resized, spec), (rows, columns), spec)
-    return NetworkInput(tensor, (None, rows.axis, columns.axis), tuple(slices))
+    mirrored = mirrored_axes(image)[1:]
+    tensor = _laid_out(_standardized(resized, spec), (rows, columns), mirrored, spec)
+    return NetworkInput(tensor, (None, rows.axis(mirrored[0]), columns.axis(mirrored[1])), tuple(slices))
 
 
 def prepare_volume(image: MedicalImage, spec: InputSpec) -> NetworkInput:
@@ -98,8 +103,21 @@ def prepare_volume(image: MedicalImage, spec: InputSpec) -> NetworkInput:
         flat, size=(slices.scaled, flat.shape[3]), mode="bilinear", antialias=True, align_corners=False
     )
     volume = through.reshape(1, 1, slices.scaled, rows.scaled, columns.scaled)
-    tensor = _pad(_standardized(volume, spec), (slices, rows, columns), spec)
-    return NetworkInput(tensor, (slices.axis, rows.axis, columns.axis), ())
+    mirrored = mirrored_axes(image)
+    tensor = _laid_out(_standardized(volume, spec), (slices, rows, columns), mirrored, spec)
+    return NetworkInput(tensor, (slices.axis(mirrored[0]), rows.axis(mirrored[1]), columns.axis(mirrored[2])), ())
+
+
+def mirrored_axes(image: MedicalImage) -> tuple[bool, bool, bool]:
+    """Which of (slices, rows, columns) run against inferior-superior, anterior-posterior and right-left.
+
+    Only axial slices are turned: what is upright in a radiograph or an ultrasound is how the file stores it.
+    """
+    direction = image.direction_matrix
+    axial = (np.abs(np.diag(direction)) > np.sqrt(0.5)).all()
+    if not axial or not (image.is_volume or image.modality == "CT"):
+        return False, False, False
+    return bool(direction[2, 2] < 0), bool(direction[1, 1] < 0), bool(direction[0, 0] < 0)
 
 
 def _fit_all(lengths: Sequence[int], spacing: Sequence[float], sizes: Sequence[int]) -> list[_Fit]:
@@ -132,10 +150,11 @@ def _standardized(resized: Tensor, spec: InputSpec) -> Tensor:
     return ((scaled.clamp(0, 1) - spec.mean) / spec.std).reshape(resized.shape)
 
 
-def _pad(tensor: Tensor, fits: Sequence[_Fit], spec: InputSpec) -> Tensor:
-    """Center in the network's input; the border is black, as outside a collimator."""
+def _laid_out(tensor: Tensor, fits: Sequence[_Fit], mirrored: Sequence[bool], spec: InputSpec) -> Tensor:
+    """Turned, and centered in the network's input; the border is black, as outside a collimator."""
+    turned = tensor.flip([2 + axis for axis, flip in enumerate(mirrored) if flip])
     padding = [side for fit in reversed(fits) for side in (fit.before, fit.size - fit.scaled - fit.before)]
-    return functional.pad(tensor, padding, value=-spec.mean / spec.std)
+    return functional.pad(turned, padding, value=-spec.mean / spec.std)
 
 
 def prepare_clinical(records: Sequence[ClinicalRecord], card: Card) -> tuple[Tensor, Tensor]:

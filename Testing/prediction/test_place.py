@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from MediScanLib.prediction.preprocessing import mirrored_axes
 from MediScanLib.study.image import MedicalImage
 from toys import make_predictor
 
@@ -119,3 +120,32 @@ def test_a_weak_map_looks_weak():
     weak = make_predictor(heat_map_scale=1000.0)(image).maps.normalized("pneumonia")
     assert strong.max() == 1.0
     assert 0 < weak.max() < 0.01
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("flips", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+def test_the_same_patient_stored_another_way_round(dimensions, flips):
+    """A NIfTI file often runs to the patient's right and front where DICOM runs to the left and back."""
+    rng = np.random.default_rng(3)
+    pixels = rng.random((12, 50, 70), dtype=np.float32)
+    pixels[5, 10:18, 40:52] = 4
+    spacing, direction = (1.5, 1.0, 3.0), rotation((0.1, -0.2, 0.15))
+    image = MedicalImage(pixels, spacing, (5.0, 6.0, 7.0), tuple(direction.ravel()), source="one way")
+    corner = [n - 1 if axis in flips else 0 for axis, n in enumerate(pixels.shape)]
+    turned = direction * [-1 if 2 - axis in flips else 1 for axis in range(3)]
+    other = MedicalImage(
+        np.flip(pixels, flips), spacing, image.to_physical(tuple(corner)), tuple(turned.ravel()), source="another"
+    )
+    predictor = make_predictor(dimensions, (32,) * dimensions)
+    one, two = predictor(image), predictor(other)
+    assert two.probabilities == pytest.approx(one.probabilities, abs=1e-5)
+    assert np.allclose(np.flip(two.maps.on_image("pneumonia"), flips), one.maps.on_image("pneumonia"), atol=1e-4)
+    positions = [next(m.position for m in p.heat_maps if m.label == "pneumonia") for p in (one, two)]
+    assert positions[1] == pytest.approx(positions[0], abs=1e-3)
+
+
+def test_a_radiograph_is_left_as_it_is_stored():
+    pixels = np.zeros((1, 60, 60), dtype=np.float32)
+    pixels[0, 5:15, 5:15] = 1
+    image = MedicalImage(pixels, (1, 1, 1), direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1), modality="DX", source="film")
+    assert mirrored_axes(image) == (False, False, False)
