@@ -166,6 +166,8 @@ def read_series(series: Series, name: str, memory_limit: int) -> MedicalImage:
         image = read_dicom(headers[0].source, memory_limit)
         return replace(image, warnings=(*image.warnings, *notes))
     planes = _planes(headers, name)
+    order = np.argsort([plane.distance for plane in planes], kind="stable")  # here, not as a copy of all pixels
+    headers, planes = [headers[index] for index in order], [planes[index] for index in order]
     with reported(name, "reading the DICOM headers"):
         layouts = [pixel_layout(header.dataset, header.name) for header in headers]
     shape = (len(headers), layouts[0].rows, layouts[0].columns)

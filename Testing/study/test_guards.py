@@ -499,7 +499,7 @@ def test_decoder_has_a_memory_limit(make_dicom):
         )
         with pytest.raises(ReadError) as caught:
             decoder.decode(huge, "huge.dcm", pixel_bytes=1)
-        assert caught.value.code in ("too_large", "corrupt")
+        assert caught.value.code == "too_large"
         assert decoder.decode(huge, "huge.dcm", pixel_bytes=6000 * 6000 * 2).shape == (1, 6000, 6000)
     finally:
         decoder.close()
