@@ -65,11 +65,10 @@ class Logits(nn.Module):
 def assert_same_maps(got: torch.Tensor, expected: torch.Tensor) -> None:
     """Every map alone: same direction, same values."""
     assert got.shape == expected.shape
-    empty = (expected.flatten(1).amax(1) == 0).sum().item()
-    assert empty <= len(expected) // 2, "too few maps to compare"
+    filled = expected.flatten(1).amax(1) > 1e-4 * expected.max()
+    assert filled.sum() >= 5, "too few maps to compare"
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4 * expected.max().item())
     cosine = nn.functional.cosine_similarity(got.flatten(1), expected.flatten(1))
-    filled = expected.flatten(1).amax(1) > 1e-4 * expected.max()
     assert (cosine[filled] >= 0.999).all()
 
 
@@ -215,6 +214,7 @@ def test_frozen_networks_have_maps(network: FusionNetwork, image: torch.Tensor) 
     expected = class_activation_maps(network, features, values, observed).maps
     network.requires_grad_(False)
     try:
-        assert torch.equal(class_activation_maps(network, features, values, observed).maps, expected)
+        maps = class_activation_maps(network, features, values, observed).maps
+        torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-5 * expected.max().item())
     finally:
         network.requires_grad_(True)
