@@ -77,7 +77,7 @@ class GatedFusion(nn.Module):
         self, features: torch.Tensor, values: torch.Tensor, observed: torch.Tensor, dropout_rate: float
     ) -> torch.Tensor:
         """Fused vector (B, out_features)."""
-        pooled = functional.dropout(average_pool(features), dropout_rate)
+        pooled = functional.dropout(average_pool(features), dropout_rate, training=dropout_rate > 0)
         gate, projected = self.state(pooled, values, observed)
         return gate * projected
 
@@ -216,7 +216,7 @@ class FusionNetwork(nn.Module):
         active = self.training if dropout is None else dropout
         rate = self.dropout_rate if active else 0.0
         fused = self.fusion(features, values, observed, rate)
-        return self.answer(functional.dropout(fused, rate))
+        return self.answer(functional.dropout(fused, rate, training=active))
 
     def answer(self, fused: torch.Tensor) -> HeadOutput:
         """The two linear heads on a fused vector (B, F)."""
