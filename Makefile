@@ -1,0 +1,49 @@
+# Two commands for a fresh machine: `make demo` and `make test`. All others are for people who work on MediScan.
+PYTHON ?= python3
+VENV ?= .venv
+OUTPUT ?= demo-output
+DATA ?= ../shared/data/studies.csv
+BIN := $(VENV)/bin
+CONSTRAINTS := .ci/constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
+
+.PHONY: demo test lint bench model lock clean
+
+demo: $(VENV)/installed-base
+	$(BIN)/mediscan demo --output $(OUTPUT)
+
+test: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed-test
+	mkdir -p Testing/output
+	$(BIN)/python Testing/benchmarks/bench_activation.py --output Testing/output/benchmark.md
+
+model: $(VENV)/installed-test
+	$(BIN)/python -m MediScanLib.training.frozen --data $(DATA) --output Resources/Models
+
+# Pins for every supported Python and system; uv resolves them, pip installs them.
+lock: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet uv
+	echo "torch==2.13.0" | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --upgrade \
+		--no-header --no-annotate --constraint - --output-file $(CONSTRAINTS) pyproject.toml
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo-output Testing/output
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-base: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	$(INSTALL) --editable ".[test]"
+	touch $@ $(VENV)/installed-base
