@@ -86,8 +86,8 @@ def _head_gradient(
 ) -> ActivationResult:
     """Maps of an attention network by backpropagation through its head, down to the image tokens.
 
-    A token is a linear image of its cell, t_i = W F_i + b: the mean over the cells of dy_k / dF_i is W^T times the mean
-    of dy_k / dt_i. Each sample stands once for every finding in one batch, so that one backward pass serves all.
+    A token is a linear image of its cell, t_i = W F_i + b: the mean over the cells of dy_k / dF_i is W^T times the
+    mean of dy_k / dt_i. Each sample stands once for every finding in one batch, so that one backward pass serves all.
     """
     count, classes = features.shape[0], network.num_classes
     with torch.inference_mode(False), torch.enable_grad():
