@@ -51,6 +51,8 @@ class Predictor:
         self.settings = settings or InferenceConfig()
         self.device = device
         self.network = network.eval().to(device)
+        # the layout in which convolutions run fastest; torch's stubs know `to` with other arguments only
+        self.network.to(memory_format=network.encoder.memory_format)  # type: ignore[call-overload]
         self._notes: list[str] = []
 
     @classmethod

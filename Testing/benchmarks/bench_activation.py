@@ -17,20 +17,26 @@ import copy
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import captum
 import monai
+import numpy as np
 import torch
 from captum.attr import LayerGradCam
 from monai.visualize import GradCAM
 from torch import nn
 
+from MediScanLib.network.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from MediScanLib.network.encoders import build_encoder
 from MediScanLib.network.fusion import FusionNetwork
 from MediScanLib.prediction.activation import class_activation_maps
+from MediScanLib.prediction.predictor import Predictor
+from MediScanLib.study.image import MedicalImage
+from MediScanLib.study.record import ClinicalRecord
 
 Timed = Callable[[], object]
 
@@ -128,11 +134,31 @@ def captum_gradcam(case: Case) -> Timed:
     return run
 
 
+def whole_predictor(case: Case) -> Timed:
+    """`Predictor` from a decoded image to a Prediction: a 512 x 512 picture, or a volume of 96 x 128 x 128."""
+    case = case.with_own_network()
+    shipped = load_bundle(DEFAULT_BUNDLE)
+    card = shipped.card
+    network = card.network.model_copy(
+        update={"backbone": case.backbone, "spatial_dims": case.dims, "fusion": case.fusion, "weights": "none"}
+    )
+    size = (case.size,) * case.dims
+    card = card.model_copy(
+        update={"network": network, "input": card.input.model_copy(update={"size": size, "windows": {}})}
+    )
+    predictor = Predictor(Bundle(shipped.folder, card), case.network, torch.device("cpu"))
+    shape = (1, 512, 512) if case.dims == 2 else (96, 128, 128)
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
+    studies = [(MedicalImage(pixels, (1.0, 1.0, 1.0)), ClinicalRecord(age_years=63, sex="M"))] * case.batch
+    return lambda: predictor.predict_batch(studies)
+
+
 BASELINE = "bare forward"
 CONTENDERS: dict[str, Callable[[Case], Timed]] = {
     BASELINE: bare,
     "MediScan, all maps": mediscan,
     "the same, channels_last": mediscan_channels_last,
+    "the whole Predictor": whole_predictor,
     "MONAI GradCAM, 1 map + prediction": monai_gradcam,
     "captum LayerGradCam, 1 map + prediction": captum_gradcam,
 }
@@ -193,6 +219,7 @@ def main() -> None:
         "| " + " | ".join(["---"] * len(head)) + " |",
     ]
     print("\n".join(lines), flush=True)
+    warnings.filterwarnings("ignore", "Full backward hook is firing")  # MONAI's, on every call
     for parameters in CASES:
         if arguments.only not in "{} {}D {} batch {} {}".format(*parameters):
             continue

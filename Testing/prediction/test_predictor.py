@@ -187,7 +187,7 @@ def test_out_of_memory_halves_the_batch_then_goes_to_the_cpu(monkeypatch):
         return real(tensor)
 
     monkeypatch.setattr(network, "features", features)
-    monkeypatch.setattr(network, "to", lambda device: network)
+    monkeypatch.setattr(network, "to", lambda *_, **__: network)
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *_: self)
     predictor.device = torch.device("meta")  # stands for an accelerator
     prediction = predictor(noise(8, 32, 32))
