@@ -224,7 +224,7 @@ class Predictor:
             device=str(self.device),
             runtime=f"torch {torch.__version__}",
             versions=_versions(),
-            seconds={"network": round(seconds, 4)},
+            seconds={"prediction": round(seconds, 4)},
             notes=list(self._notes),
         )
         scores = Scores(output.probabilities, output.severity, bool(output.contrast.any()))
