@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "MediScan" / "MediScan.py"
 UI = ROOT / "MediScan" / "Resources" / "UI" / "MediScan.ui"
 SLICER_BRINGS = {"numpy", "pydicom", "pillow", "simpleitk"}
-COMMAND_LINE_ONLY = {"click", "tqdm", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"}
+COMMAND_LINE_ONLY = {"click", "tqdm"}
 
 
 def cmake_list(file, name):
