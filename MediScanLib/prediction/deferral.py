@@ -79,6 +79,8 @@ def _input_reasons(image: MedicalImage, card: Card, contrast: bool) -> Iterator[
             "unfamiliar_modality",
             f"The model never saw modality {image.modality}; it was trained on {', '.join(card.input.modalities)}.",
         )
+    if image.is_volume and image.modality is None and known:
+        yield "unknown_modality", "The file does not say what kind of volume it is, and its values do not tell."
     region = body_region(image.body_part)
     if region and card.input.body_parts and region not in card.input.body_parts:
         yield (

@@ -11,11 +11,10 @@ from vtkmodules.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 from vtkmodules.vtkCommonDataModel import vtkImageData
 
 from ..errors import ReadError, UsageError
-from ..study.dicom_rendering import AIR_HU
 from ..study.guards import finite_float32
+from ..study.hounsfield import AIR_HU, assumed_hounsfield
 from ..study.image import MedicalImage
-from ..study.luminance import luminance
-from ..study.raster import _TINT, _TINTED_SHARE
+from ..study.luminance import to_gray
 from .geometry import LPS_RAS, ijk_to_world_ras, split_affine, to_vtk
 from .header import header_facts, remember_facts
 from .nodes import Node, Scene, is_ours
@@ -55,6 +54,10 @@ def image_from_volume(node: Node) -> MedicalImage:
     pixels, notes = finite_float32(gray, name)
     if facts.pop("invert_now", False):
         pixels = pixels.max() + pixels.min() - pixels
+    assumed = None if color or facts.get("modality") else assumed_hounsfield(pixels)
+    if assumed:
+        facts["modality"] = "CT"
+        notes = (*notes, assumed)
     facts.setdefault("units", "HU" if facts.get("modality") == "CT" else "intensity")
     if facts["units"] == "HU":
         pixels = np.maximum(pixels, np.float32(AIR_HU))
@@ -172,10 +175,7 @@ def _gray(voxels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], bool]:
     if voxels.shape[3] < 3:  # gray with transparency
         return voxels[..., 0], False
     channels = voxels[..., :3]
-    spread = channels.max(axis=3).astype(np.float32) - channels.min(axis=3)
-    if not spread.any():
-        return channels[..., 0], False
-    return luminance(channels), bool((spread > _TINT).mean() > _TINTED_SHARE)
+    return to_gray(channels)
 
 
 def _is_picture(node: Node) -> bool:

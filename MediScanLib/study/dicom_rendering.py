@@ -19,11 +19,9 @@ from ..errors import ReadError
 from .dicom_layout import PixelLayout
 from .dicom_values import element_items, element_number, element_numbers, element_text, element_value
 from .guards import finite_float32, reported
+from .hounsfield import AIR_HU
 from .image import RADIOGRAPH_MODALITIES
 from .luminance import luminance
-
-AIR_HU = -1024.0
-"""Hounsfield units below this do not exist: they mark what the scanner did not see."""
 
 _DENSEST_HU = 3071.0  # the top of the 12-bit scale
 

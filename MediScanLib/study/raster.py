@@ -12,16 +12,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..errors import ReadError
 from .guards import Source, check_memory, finite_float32, reported
 from .image import MedicalImage
-from .luminance import luminance
+from .luminance import to_gray
 
 _FORMATS = ("PNG", "JPEG", "TIFF")  # nothing else that Pillow can parse is reachable
 _GREY = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-
-_TINT = 24
-"""Difference of channels, of 255, from which a pixel counts as coloured: JPEG gives grey pictures a faint tint."""
-
-_TINTED_SHARE = 0.001
 
 
 def read_raster(source: Source, memory_limit: int) -> MedicalImage:
@@ -121,7 +116,5 @@ def _page(picture: Image.Image, name: str) -> tuple[npt.NDArray, bool, list[str]
     if page.mode in _GREY:
         return np.asarray(page.convert("L")), False, notes
     channels = np.asarray(page.convert("RGB"))
-    spread = channels.max(axis=2).astype(np.int16) - channels.min(axis=2)
-    if not spread.any():
-        return channels[..., 0], False, notes
-    return luminance(channels), float((spread > _TINT).mean()) > _TINTED_SHARE, notes
+    gray, color = to_gray(channels)
+    return gray, color, notes

@@ -15,6 +15,7 @@ import SimpleITK
 
 from ..errors import ReadError
 from .guards import BoundedInflater, Source, check_memory, file_source, finite_float32
+from .hounsfield import AIR_HU, assumed_hounsfield
 from .image import MedicalImage
 from .luminance import luminance
 from .volume_headers import GZIP_BITS, Kind, Promise, read_promise, times
@@ -172,13 +173,16 @@ def _read(path: Path, source: Source, kind: Kind, found: tuple[str, ...]) -> Med
     spacing, origin = (*image.GetSpacing(), 1.0)[:3], (*image.GetOrigin(), 0.0)[:3]
     if not all(math.isfinite(value) for value in (*spacing, *origin)) or min(spacing) <= 0:
         raise ReadError(name, "its spacing or origin is not a number", "Export it again.", code="geometry")
+    assumed = None if color else assumed_hounsfield(pixels)
     return MedicalImage(
-        pixels=pixels,
+        pixels=np.maximum(pixels, np.float32(AIR_HU)) if assumed else pixels,
         spacing=(spacing[0], spacing[1], spacing[2]),
         origin=(origin[0], origin[1], origin[2]),
         direction=tuple(float(value) for value in direction.ravel()),
+        modality="CT" if assumed else None,
+        units="HU" if assumed else "intensity",
         color=color,
         reader=f"SimpleITK {SimpleITK.__version__} ({kind})",
         source=name,
-        warnings=(*notes, *more),
+        warnings=(*notes, *more, *filter(None, [assumed])),
     )

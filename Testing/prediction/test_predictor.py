@@ -196,3 +196,8 @@ def test_out_of_memory_halves_the_batch_then_goes_to_the_cpu(monkeypatch):
     assert len(prediction.provenance.notes) == 4
     assert "CPU was used instead" in prediction.provenance.notes[-1]
     assert prediction.probabilities == pytest.approx(expected.probabilities)
+
+
+def test_a_volume_of_unknown_kind_is_left_to_a_human():
+    assert make_predictor()(noise(4, 40, 60)).certainty.reasons[0].code == "unknown_modality"
+    assert not make_predictor()(noise(1, 40, 60)).certainty.deferred, "a picture has no modality to state"
