@@ -5,16 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import UsageError
+from .earlier import Entry, earlier_results
 from .table import columns, row
-
-Entry = Mapping[str, Any]
-"""A prediction or an error object, in its JSON form."""
 
 _JSON_END = b"\n]\n"
 
@@ -22,44 +19,57 @@ _JSON_END = b"\n]\n"
 class ResultFile:
     """Appends results to a .json file (an array), a .jsonl file (one object a line) or a .csv file.
 
-    Every append is one write that leaves the file valid. Use as a context manager.
+    The file is valid after every append, and stays so when an append fails half way, as on a full disk. Use as a
+    context manager.
 
     Args:
         path: File; its ending chooses the format. An older file is replaced, unless `resume`.
         labels: Labels of the model, for the columns of a CSV file.
         resume: Keep the results of an earlier run; its errors are dropped, so that those inputs are tried again.
+        model_sha256: Whose results these are: those of another model are not gone on from. Any where None.
+
+    Attributes:
+        done: Inputs with a result from the earlier run.
 
     Raises:
-        UsageError: Unknown ending, or an earlier file that cannot be gone on from.
+        UsageError: Unknown ending, a place that cannot be written, or an earlier file that cannot be gone on from.
     """
 
-    def __init__(self, path: Path, labels: Sequence[str], *, resume: bool = False) -> None:
+    def __init__(
+        self, path: Path, labels: Sequence[str], *, resume: bool = False, model_sha256: str | None = None
+    ) -> None:
         self.path = path
         self.format = path.suffix.lower()
         if self.format not in (".json", ".jsonl", ".csv"):
             raise UsageError(f"{path}: results are written as .json, .jsonl or .csv. Give a name with such an ending.")
         self._columns = columns(labels)
         self._count = 0
-        kept = self._earlier() if resume and path.is_file() else []
-        self.done = frozenset(entry["input"] for entry in kept)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.new")
-        self._stream: BinaryIO
+        self._end = 0
         try:
-            with scratch.open("w+b") as self._stream:
-                self._stream.write(self._header())
-                for entry in kept:
-                    self.append(entry)
-            scratch.replace(path)  # the earlier results stay until the new file holds them all
-            self._stream = path.open("r+b")
-            self._stream.seek(0, os.SEEK_END)
+            kept = earlier_results(path, self._columns, model_sha256) if resume and path.is_file() else []
+            self._begin(kept)
         except OSError as error:
             raise UsageError(f"{path}: cannot be written ({error.strerror}). Choose another place.") from error
+        self.done = frozenset(entry["input"] for entry in kept)
 
     def append(self, entry: Entry) -> None:
-        """Add one result."""
-        self._stream.write(self._encoded(entry))
-        self._stream.flush()
+        """Add one result.
+
+        Raises:
+            OSError: It could not be written; the file then holds what it held before.
+        """
+        data = self._encoded(entry)
+        start = self._end - (len(_JSON_END) if self.format == ".json" else 0)
+        try:
+            self._stream.seek(start)
+            self._write(data)
+        except BaseException:  # an interrupt too must not leave half a result behind
+            self._stream.seek(start)
+            if self.format == ".json":
+                self._write(_JSON_END)
+            self._stream.truncate(self._end)
+            raise
+        self._end = start + len(data)
         self._count += 1
 
     def close(self) -> None:
@@ -74,6 +84,27 @@ class ResultFile:
         """Close."""
         self.close()
 
+    def _begin(self, kept: Sequence[Entry]) -> None:
+        """Open the new file with the earlier results in it; unbuffered, so that each result is one write."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.path.with_name(f".{self.path.name}.new")
+        try:
+            with scratch.open("w+b", buffering=0) as self._stream:
+                self._end = self._write(self._header())
+                for entry in kept:
+                    self.append(entry)
+            scratch.replace(self.path)  # the earlier results stay until the new file holds them all
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
+        self._stream = self.path.open("r+b", buffering=0)
+
+    def _write(self, data: bytes) -> int:
+        done = 0
+        while done < len(data):  # an unbuffered write may write less than it was given
+            done += self._stream.write(data[done:])
+        return done
+
     def _header(self) -> bytes:
         if self.format == ".json":
             return b"[" + _JSON_END
@@ -83,34 +114,14 @@ class ResultFile:
         if self.format == ".csv":
             # an earlier run's CSV row has no "certainty": it is already flat
             return self._csv_line(row(entry) if "certainty" in entry or "error" in entry else entry)
-        text = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode()
         if self.format == ".jsonl":
-            return text + b"\n"
-        self._stream.seek(-len(_JSON_END), os.SEEK_END)
-        return (b",\n" if self._count else b"\n") + text + _JSON_END
+            return json_line(entry) + b"\n"
+        return (b",\n" if self._count else b"\n") + json_line(entry) + _JSON_END
 
     def _csv_line(self, values: Mapping[str, Any]) -> bytes:
         buffer = io.StringIO()
         csv.DictWriter(buffer, self._columns, lineterminator="\n").writerow(values)
-        return buffer.getvalue().encode()
-
-    def _earlier(self) -> list[Entry]:
-        """Results without errors of an earlier run; a last line that was cut is dropped."""
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{self.path}: cannot be gone on from ({error}). Leave out --resume.") from error
-        if self.format == ".csv":
-            reader = csv.DictReader(io.StringIO(text))
-            if text and list(reader.fieldnames or ()) != self._columns:
-                raise UsageError(
-                    f"{self.path}: has other columns than this model's results. "
-                    "Leave out --resume, or choose another file."
-                )
-            rows = list(reader)
-            whole = rows if text.endswith("\n") else rows[:-1]
-            return [line for line in whole if line["input"] and not line["error_code"]]
-        return [entry for entry in _json_lines(text) if "error" not in entry]
+        return _utf8(buffer.getvalue())
 
 
 def error_entry(source: str, code: str, message: str) -> dict[str, Any]:
@@ -118,14 +129,11 @@ def error_entry(source: str, code: str, message: str) -> dict[str, Any]:
     return {"input": source, "error": {"code": code, "message": message}}
 
 
-def _json_lines(text: str) -> list[dict[str, Any]]:
-    """Every line that is a whole result: one object a line is how both JSON forms are written."""
-    entries = []
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line.strip().rstrip(","))
-        except json.JSONDecodeError:
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("input"), str):
-            entries.append(entry)
-    return entries
+def json_line(entry: Entry) -> bytes:
+    """One result as JSON in UTF-8, without a line's end: what standard output and .jsonl files hold."""
+    return _utf8(json.dumps(entry, ensure_ascii=False, allow_nan=False))
+
+
+def _utf8(text: str) -> bytes:
+    """UTF-8 even of file names that are not valid text: in JSON what cannot be encoded becomes an escape."""
+    return text.encode("utf-8", "backslashreplace")
