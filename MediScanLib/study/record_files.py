@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -24,14 +25,14 @@ class ClinicalRecords:
 
     Attributes:
         default: Record of every input that has none of its own.
-        by_input: Records by the name of the input: its path as given, or the file name alone.
+        by_input: Records by the name of the input: its path as given, its absolute path, or the file name alone.
     """
 
     default: ClinicalRecord = field(default_factory=ClinicalRecord)
     by_input: Mapping[str, ClinicalRecord] = field(default_factory=dict)
 
     def of(self, source: str | Path) -> ClinicalRecord:
-        """The record of one input: by full path first, then by file name, then the default."""
+        """The record of one input: by path first, then by file name, then the default."""
         for key in self.keys_of(source):
             if key in self.by_input:
                 return self.by_input[key]
@@ -41,7 +42,7 @@ class ClinicalRecords:
     def keys_of(source: str | Path) -> tuple[str, ...]:
         """Names under which an input's record may stand, the most specific first."""
         path = PurePath(source)
-        return str(source), path.as_posix(), path.name
+        return str(path), path.as_posix(), os.path.abspath(path), path.name  # noqa: PTH100 (follows no links)
 
 
 def read_records(text_or_file: str) -> ClinicalRecords:
@@ -57,14 +58,22 @@ def read_records(text_or_file: str) -> ClinicalRecords:
     stripped = text_or_file.strip()
     if stripped[:1] in ("{", "["):
         return _from_json(stripped, "the clinical JSON")
+    if not stripped:
+        raise ClinicalError("The clinical values are empty. Give a JSON object, a .json file or a .csv file.")
     path = Path(text_or_file)
-    if not path.is_file():
-        raise ClinicalError(f"{path}: no such file. Give a JSON object, a .json file or a .csv file.")
+    try:
+        found = path.is_file()
+    except OSError:  # such as a name longer than any file's
+        found = False
+    if not found:
+        raise ClinicalError(f"{text_or_file[:200]}: no such file. Give a JSON object, a .json file or a .csv file.")
     if path.stat().st_size > MAX_BYTES:
         raise ClinicalError(f"{path}: larger than {MAX_BYTES} bytes, which no clinical table is. Give another file.")
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ClinicalError(f"{path}: cannot be read ({error.strerror}). Give a file that can be.") from error
+    except UnicodeDecodeError as error:
         raise ClinicalError(f"{path}: cannot be read as UTF-8 text ({error}). Save it as UTF-8.") from error
     if path.suffix.lower() == ".json":
         return _from_json(text, str(path))
@@ -88,7 +97,7 @@ def write_records(records: Mapping[str, ClinicalRecord], path: Path) -> None:
 def _from_json(text: str, name: str) -> ClinicalRecords:
     try:
         data = json.loads(text, object_pairs_hook=_refuse_duplicates)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise ClinicalError(f"{name}: is not valid JSON ({error}).") from error
     if isinstance(data, Mapping):
         return ClinicalRecords(default=_record(data, name))
@@ -102,7 +111,7 @@ def _from_csv(text: str, name: str) -> ClinicalRecords:
     delimiter = max((",", ";", "\t"), key=header.count)
     try:
         reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
-        rows = list(reader)
+        rows = [(reader.line_num, row) for row in reader]  # the line, because empty ones are passed over
         columns = list(reader.fieldnames or ())
     except csv.Error as error:
         raise ClinicalError(f"{name}: is not valid CSV ({error}).") from error
@@ -110,7 +119,7 @@ def _from_csv(text: str, name: str) -> ClinicalRecords:
         raise ClinicalError(f"{name}: has no rows. Give a header of field names and a row for each input.")
     if len(columns) != len(set(columns)):
         raise ClinicalError(f"{name}: a column stands twice in the header {columns}.")
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         if None in row or None in row.values():
             raise ClinicalError(f"{name}, row {number}: has another number of cells than the header.")
     if INPUT_COLUMN not in columns:
@@ -118,8 +127,9 @@ def _from_csv(text: str, name: str) -> ClinicalRecords:
             raise ClinicalError(
                 f"{name}: has {len(rows)} rows but no column {INPUT_COLUMN!r} to say whose they are. Add that column."
             )
-        return ClinicalRecords(default=_record(rows[0], f"{name}, row 2"))
-    return _keyed(((f"{name}, row {number}", row) for number, row in enumerate(rows, start=2)), name)
+        number, row = rows[0]
+        return ClinicalRecords(default=_record(row, f"{name}, row {number}"))
+    return _keyed(((f"{name}, row {number}", row) for number, row in rows), name)
 
 
 def _keyed(items: Iterable[tuple[str, Any]], name: str) -> ClinicalRecords:
@@ -127,7 +137,7 @@ def _keyed(items: Iterable[tuple[str, Any]], name: str) -> ClinicalRecords:
     for where, item in items:
         if not isinstance(item, Mapping) or not isinstance(item.get(INPUT_COLUMN), str) or not item[INPUT_COLUMN]:
             raise ClinicalError(f"{where}: does not name its {INPUT_COLUMN!r}.")
-        key = item[INPUT_COLUMN]
+        key = str(PurePath(item[INPUT_COLUMN]))  # "./a.png" and "a.png" are the same input
         if key in records:
             raise ClinicalError(f"{where}: input {key!r} stands twice.")
         records[key] = _record({k: v for k, v in item.items() if k != INPUT_COLUMN}, where)

@@ -224,3 +224,23 @@ def test_every_clinical_value_of_the_real_studies_is_accepted(shared_data):
     records = [ClinicalRecord(**{name: row.get(name) for name in FIELDS}) for row in rows]
     assert sum(len(record.known) for record in records) > 3000
     json.dumps([record.known for record in records])
+
+
+@pytest.mark.parametrize("name", ["scan.png", "./scan.png", None])
+def test_records_are_found_by_any_spelling_of_the_path(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    key = name or str(tmp_path / "scan.png")
+    (tmp_path / "c.csv").write_text(f"input,age_years\n{key},63\n", encoding="utf-8")
+    assert read_records("c.csv").of("scan.png").age_years == 63
+
+
+def test_message_names_the_line_even_after_empty_ones(tmp_path):
+    (tmp_path / "c.csv").write_text("input,age_years\n\n\na.png,300\n", encoding="utf-8")
+    with pytest.raises(ClinicalError, match="row 4"):
+        read_records(str(tmp_path / "c.csv"))
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_nothing_is_no_record(text):
+    with pytest.raises(ClinicalError, match="empty"):
+        read_records(text)
