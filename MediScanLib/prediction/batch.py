@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,14 @@ from ..errors import MediScanError, UsageError
 from ..study.image import MedicalImage
 from ..study.reading import read_image
 from ..study.record import ClinicalRecord
+from .devices import is_out_of_memory
 from .predictor import Predictor
 from .result import Prediction
 
 _log = logging.getLogger(__name__)
+
+_MOST_HELD_BYTES = 512 * 1024**2
+"""Decoded pixels that wait for a batch at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +27,7 @@ class Outcome:
     """What became of one input: a prediction with its image, or a failure.
 
     Attributes:
-        source: The input as the user named it.
+        source: The input as the user named it, see `shown`.
         prediction: None where it failed.
         image: None where it failed.
         error_code: None where it did not fail.
@@ -56,18 +61,25 @@ def predict_inputs(
     size = predictor.settings.max_batch_size
     waiting: list[tuple[Path, MedicalImage | Outcome]] = []
     for path in inputs:
-        waiting.append((path, _read(path, series)))
-        image = waiting[-1][1]
+        image = _read(path, series)
+        waiting.append((path, image))
+        held = sum(image.pixels.nbytes for _, image in waiting if isinstance(image, MedicalImage))
         # a volume fills batches by itself and should not be held in memory beside others
-        if len(waiting) == size or (isinstance(image, MedicalImage) and image.shape[0] > 1):
+        volume = isinstance(image, MedicalImage) and image.shape[0] > 1
+        if len(waiting) == size or volume or held > _MOST_HELD_BYTES:
             yield from _predict(predictor, waiting, record_of, slice_index)
             waiting = []
     yield from _predict(predictor, waiting, record_of, slice_index)
 
 
+def shown(path: Path) -> str:
+    """The path as text that can be written anywhere: bytes in it that are no text stand as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _read(path: Path, series: str | None) -> MedicalImage | Outcome:
     try:
-        return read_image(path, series=series if path.is_dir() else None)
+        return read_image(path, series=series if path.is_dir() else None, name=shown(path))
     except Exception as error:  # whatever one file does, the others go on
         return _failure(path, error)
 
@@ -98,7 +110,7 @@ def _predict(
             prediction = together.get(path) or predictor(
                 image, record_of(path), slices=None if slice_index is None else _slice(image, slice_index)
             )
-            yield Outcome(str(path), prediction, image)
+            yield Outcome(shown(path), prediction, image)
         except Exception as error:
             yield _failure(path, error)
 
@@ -112,11 +124,13 @@ def _slice(image: MedicalImage, index: int) -> tuple[int]:
 
 
 def _failure(path: Path, error: Exception) -> Outcome:
+    name = shown(path)
     if isinstance(error, MediScanError):
-        return Outcome(str(path), error_code=error.code, error_message=str(error))
-    if isinstance(error, MemoryError):
-        message = f"{path}: not enough memory. Close other programs, or use a smaller image."
-        return Outcome(str(path), error_code="out_of_memory", error_message=message)
-    _log.debug("unexpected failure on %s", path, exc_info=error)
-    message = f"{path}: unexpected {type(error).__name__}: {error}. Please report this with --debug's output."
-    return Outcome(str(path), error_code="internal", error_message=message)
+        return Outcome(name, error_code=error.code, error_message=str(error))
+    # torch's CPU allocator raises a RuntimeError of its own
+    if isinstance(error, MemoryError) or is_out_of_memory(error) or "can't allocate memory" in str(error):
+        message = f"{name}: not enough memory. Close other programs, or use a smaller image."
+        return Outcome(name, error_code="out_of_memory", error_message=message)
+    _log.debug("unexpected failure on %s", name, exc_info=error)
+    message = f"{name}: unexpected {type(error).__name__}: {error}. Please report this with --debug's output."
+    return Outcome(name, error_code="internal", error_message=message)
