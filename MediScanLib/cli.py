@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -16,9 +16,9 @@ from .errors import MediScanError
 from .notice import RESEARCH_USE_NOTICE
 
 if TYPE_CHECKING:
-    from .network.bundle import Bundle
     from .prediction.batch import Outcome
     from .prediction.predictor import Predictor
+    from .study.record_files import ClinicalRecords
 
 EXIT_SOME_FAILED = 3
 EXIT_WRONG_USE = 2
@@ -34,13 +34,20 @@ class _Failure(click.ClickException):
 
 
 class _Group(click.Group):
-    """Turns errors that MediScan raises on purpose into messages."""
+    """Turns errors that MediScan raises on purpose, and those of the world outside, into messages and exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except MediScanError as error:
             raise _Failure(str(error)) from error
+        except BrokenPipeError:
+            raise  # click ends in silence: whoever read the results has seen enough
+        except OSError as error:
+            raise click.ClickException(f"Cannot write: {error}. What was done before is kept.") from error
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
 
 
 @click.group(cls=_Group, epilog=RESEARCH_USE_NOTICE, context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,7 +78,7 @@ def _model_options(function: F) -> F:
 
 
 @main.command(epilog=RESEARCH_USE_NOTICE)
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(), metavar="INPUT...")
 @click.option(
     "--clinical",
     metavar="JSON|FILE",
@@ -88,7 +95,7 @@ def _model_options(function: F) -> F:
 @click.pass_context
 def predict(
     ctx: click.Context,
-    inputs: tuple[Path, ...],
+    inputs: tuple[str, ...],
     clinical: str | None,
     model: str,
     device: str,
@@ -102,47 +109,35 @@ def predict(
     """Predict images, DICOM series folders, or folders of images.
 
     An input that fails becomes an object with its error, and the others go on. Exit codes: 0 all done, 3 some inputs
-    failed, 2 wrong use, 130 interrupted.
+    failed, 2 wrong use, 1 the results could not be written, 130 interrupted.
     """
     slice_index = _slice_index(slice_)
+    if "" in inputs:
+        raise click.UsageError("An INPUT is empty.")
     if resume and output is None:
         raise click.UsageError("--resume goes on from a file: give --output.")
-    from .study.finding import find_images
+    if output is not None and clinical is not None and _absolute(output) == _absolute(clinical):
+        raise click.UsageError("--output would replace the file of --clinical: give another name.")
+    from .report.names import picture_paths
     from .study.record_files import ClinicalRecords, read_records
 
     records = read_records(clinical) if clinical is not None else ClinicalRecords()
-    found: list[Path] = []
-    failures: list[tuple[str, str, str]] = []
-    for path in dict.fromkeys(inputs):
-        try:
-            below = [path] if series and path.is_dir() else find_images(path)
-        except MediScanError as error:
-            failures.append((str(path), error.code, str(error)))
-            continue
-        if not below:
-            message = f"{path}: the folder holds no image. Give a file, a DICOM series folder or a folder of images."
-            failures.append((str(path), "empty", message))
-        found += below
-    found = list(dict.fromkeys(found))
-    unmatched = sorted(set(records.by_input) - {key for path in found for key in records.keys_of(path)})
-    if unmatched:
-        click.echo(f"Warning: clinical values for inputs that are not there: {', '.join(unmatched[:5])}", err=True)
-
+    jobs = _jobs([Path(name) for name in inputs], series, overlay)
+    found = [job for job in jobs if isinstance(job, Path)]
+    _warn_of_unmatched(records, found)
+    pictures = {} if overlay is None else picture_paths(found, overlay)
     predictor = _load(model, device, config)
-    with _Results(output, predictor.bundle.card.labels, resume=resume) as results:
-        for failure in failures:
-            results.fail(*failure)
-        todo = [path for path in found if str(path) not in results.done]
-        pictures = _picture_paths(found, overlay)
+    if overlay is not None:
+        _check_overlay(overlay, predictor)
+    with _Results(output, predictor, resume=resume) as results:
+        todo = [job for job in jobs if not (isinstance(job, Path) and results.has(job))]
         try:
-            _run(predictor, todo, records.of, slice_index, series, results, pictures)
+            _run(predictor, todo, records, slice_index, series, results, pictures)
         except KeyboardInterrupt:
             hint = " Go on with --resume." if output is not None else ""
             click.echo(f"Stopped: {results.succeeded} of {len(todo)} inputs done.{hint}", err=True)
             ctx.exit(EXIT_INTERRUPTED)
-        except OSError as error:
-            raise click.ClickException(f"Cannot write the results: {error}. What was done before is kept.") from error
-    earlier = f", {len(results.done)} from before" if results.done else ""
+    earlier = f", {results.earlier} from before" if results.earlier else ""
     click.echo(f"{results.succeeded} done, {results.failed} failed{earlier}. {RESEARCH_USE_NOTICE}", err=True)
     if results.failed:
         ctx.exit(EXIT_SOME_FAILED)
@@ -156,14 +151,13 @@ def models() -> None:
 @models.command("list")
 def list_models() -> None:
     """Names of the models that can be used."""
-    from .network.bundle import available_bundles, search_path
+    from .network.bundle import available_bundles
 
     bundles = available_bundles()
     for bundle in bundles:
         click.echo(f"{bundle.name} {bundle.version}  {bundle.card.title}  ({bundle.folder})")
     if not bundles:
-        click.echo(f"No model found in {', '.join(str(folder) for folder in search_path())}.", err=True)
-        raise SystemExit(EXIT_SOME_FAILED)
+        _no_model()
 
 
 @models.command("show")
@@ -172,9 +166,10 @@ def list_models() -> None:
 def show_model(name: str, as_json: bool) -> None:
     """The card of a model: what it is for, what it was trained on, how well it did."""
     from .network.bundle import load_bundle
+    from .report.card_text import card_text
 
     bundle = load_bundle(name)
-    click.echo(bundle.card.model_dump_json(indent=2) if as_json else _card_text(bundle))
+    click.echo(bundle.card.model_dump_json(indent=2) if as_json else card_text(bundle))
 
 
 @models.command("verify")
@@ -183,15 +178,18 @@ def verify_models(names: tuple[str, ...]) -> None:
     """Check the card, the hashes and the weights of all models, or of those named."""
     from .network.bundle import bundle_folders, load_bundle
 
+    names = names or tuple(str(folder) for folder in bundle_folders())
+    if not names:
+        _no_model()
     bad = 0
-    for name in names or tuple(str(folder) for folder in bundle_folders()):
+    for name in names:
         try:
             bundle = load_bundle(name)
             bundle.load_network()
             click.echo(f"ok      {bundle.name} {bundle.version} {bundle.sha256}")
         except MediScanError as error:
             bad += 1
-            click.echo(f"damaged {name}: {error}")
+            click.echo(f"damaged {error}")
     if bad:
         raise SystemExit(EXIT_SOME_FAILED)
 
@@ -225,11 +223,17 @@ def demo(output: Path, model: str, device: str, config: Path | None) -> None:
 class _Results:
     """Where outcomes go: a result file or lines on standard output; counts them."""
 
-    def __init__(self, output: Path | None, labels: Sequence[str], *, resume: bool) -> None:
+    def __init__(self, output: Path | None, predictor: Predictor, *, resume: bool) -> None:
         from .report.files import ResultFile
 
-        self._file = None if output is None else ResultFile(output, labels, resume=resume)
-        self.done = self._file.done if self._file else frozenset()
+        bundle = predictor.bundle
+        self._file = (
+            None
+            if output is None
+            else ResultFile(output, bundle.card.labels, resume=resume, model_sha256=bundle.sha256)
+        )
+        self._done = {_absolute(name) for name in (self._file.done if self._file else ())}
+        self.earlier = len(self._done)
         self.succeeded = 0
         self.failed = 0
 
@@ -239,6 +243,12 @@ class _Results:
     def __exit__(self, *_: object) -> None:
         if self._file:
             self._file.close()
+
+    def has(self, path: Path) -> bool:
+        """True where an earlier run did this input."""
+        from .prediction.batch import shown
+
+        return _absolute(shown(path)) in self._done
 
     def succeed(self, entry: dict[str, Any]) -> None:
         self.succeeded += 1
@@ -251,29 +261,78 @@ class _Results:
         self._write(error_entry(source, code, message))
 
     def _write(self, entry: dict[str, Any]) -> None:
+        from tqdm import tqdm
+
+        from .report.files import json_line
+
         if self._file:
             self._file.append(entry)
-        else:
-            click.echo(json.dumps(entry, ensure_ascii=False, allow_nan=False))
+            return
+        with tqdm.external_write_mode():  # takes a bar on the same terminal out of the way
+            click.echo(json_line(entry))
+
+
+def _jobs(inputs: Sequence[Path], series: str | None, overlay: Path | None) -> list[Path | Outcome]:
+    """What there is to do, each once and in the order of the inputs: a path to predict, or what was wrong with one."""
+    from .prediction.batch import Outcome, shown
+    from .study.finding import find_images
+
+    jobs: dict[str, Path | Outcome] = {}
+    for path in inputs:
+        try:
+            below = [path] if series and path.is_dir() else find_images(path)
+        except MediScanError as error:
+            jobs[_absolute(path)] = Outcome(shown(path), error_code=error.code, error_message=str(error))
+            continue
+        if not below:
+            message = f"{path}: the folder holds no image. Give a file, a DICOM series folder or a folder of images."
+            jobs[_absolute(path)] = Outcome(shown(path), error_code="empty", error_message=message)
+        # pictures of an earlier run that went into the folder of the images are no input
+        own = _absolute(overlay) + os.sep if overlay and _absolute(overlay) != _absolute(path) else None
+        for image in below:
+            if image == path or own is None or not _absolute(image).startswith(own):
+                jobs.setdefault(_absolute(image), image)
+    return list(jobs.values())
+
+
+def _warn_of_unmatched(records: ClinicalRecords, found: Sequence[Path]) -> None:
+    unmatched = sorted(set(records.by_input) - {key for path in found for key in records.keys_of(path)})
+    if unmatched:
+        more = f" and {len(unmatched) - 5} more" if len(unmatched) > 5 else ""
+        names = ", ".join(unmatched[:5]) + more
+        click.echo(f"Warning: clinical values for inputs that are not there: {names}.", err=True)
+
+
+def _check_overlay(folder: Path, predictor: Predictor) -> None:
+    """Better now than after the first input."""
+    if not predictor.settings.explainability:
+        raise click.UsageError("--overlay draws heat maps, which explainability: false in --config switches off.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _Failure(f"{folder}: is no folder for pictures ({error.strerror}). Choose another place.") from error
 
 
 def _run(
     predictor: Predictor,
-    todo: list[Path],
-    record_of: Callable[[Path], Any],
+    todo: Sequence[Path | Outcome],
+    records: ClinicalRecords,
     slice_index: int | None,
     series: str | None,
     results: _Results,
-    pictures: dict[Path, Path],
+    pictures: Mapping[Path, Path],
 ) -> None:
     from tqdm import tqdm
 
     from .prediction.batch import predict_inputs
 
-    outcomes = predict_inputs(predictor, todo, record_of, slice_index=slice_index, series=series)
-    # disable=None: no bar where standard error is not a terminal
-    for path, outcome in zip(todo, tqdm(outcomes, total=len(todo), unit="input", disable=None), strict=True):
-        _store(outcome, results, pictures.get(path))
+    paths = [job for job in todo if isinstance(job, Path)]
+    outcomes = predict_inputs(predictor, paths, records.of, slice_index=slice_index, series=series)
+    for job in tqdm(todo, unit="input", disable=None):  # None: no bar where standard error is no terminal
+        if isinstance(job, Path):
+            _store(next(outcomes), results, pictures.get(job))
+        else:
+            _store(job, results, None)
 
 
 def _store(outcome: Outcome, results: _Results, picture: Path | None) -> None:
@@ -303,58 +362,21 @@ def _load(model: str, device: str, config: Path | None) -> Predictor:
 def _slice_index(text: str) -> int | None:
     if text == "all":
         return None
-    if text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) < 10:
         return int(text)
     raise click.UsageError(f"--slice takes a number counted from 0, or all, not {text!r}.")
 
 
-def _picture_paths(inputs: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
-    """One picture an input: its name, with its ending or its folder where two would collide."""
-    if folder is None:
-        return {}
-    paths: dict[Path, Path] = {}
-    names: dict[str, int] = {}
-    for path in inputs:
-        names[path.stem.lower()] = names.get(path.stem.lower(), 0) + 1
-    taken: set[str] = set()
-    for path in inputs:
-        name = path.stem if names[path.stem.lower()] == 1 else path.name
-        number = 2
-        chosen = name
-        while chosen.lower() in taken:
-            chosen, number = f"{name}-{number}", number + 1
-        taken.add(chosen.lower())
-        paths[path] = folder / f"{chosen}.png"
-    return paths
+def _no_model() -> NoReturn:
+    from .network.bundle import search_path
+
+    click.echo(f"No model found in {', '.join(str(folder) for folder in search_path())}.", err=True)
+    raise SystemExit(EXIT_SOME_FAILED)
 
 
-def _card_text(bundle: Bundle) -> str:
-    card = bundle.card
-    lines = [
-        f"{card.name} {card.version}: {card.title}",
-        card.description,
-        "",
-        f"Findings:    {', '.join(card.labels)}",
-        f"Network:     {card.network.backbone}, {card.network.fusion} fusion, {card.network.spatial_dims}D, "
-        f"input {' x '.join(str(size) for size in card.input.size)}",
-        f"Trained on:  {', '.join(card.input.modalities)} of {', '.join(card.input.body_parts)}",
-        f"Calibrated:  {card.calibration.fitted_on if card.calibration else 'no'}",
-        f"Weights:     {card.weights_licence}",
-        f"SHA-256:     {bundle.sha256}",
-        "",
-        "Operating points:",
-        *(f"  {label:10} {t.value:.3f}  {t.operating_point}" for label, t in card.thresholds.items()),
-        "",
-        "Figures (95 % interval), each within its own source:",
-    ]
-    for metric in card.metrics:
-        interval = "" if metric.low is None else f" ({metric.low:.3f} to {metric.high:.3f})"
-        lines.append(
-            f"  {metric.split:6} {metric.source:14} {metric.task:30} n={metric.studies:<4} "
-            f"{metric.name}: {metric.value:.3f}{interval}"
-        )
-    lines += ["", "Mind:", *(f"  - {caution}" for caution in card.cautions), "", RESEARCH_USE_NOTICE]
-    return "\n".join(lines)
+def _absolute(path: str | Path) -> str:
+    """One spelling for every way to name the same place, without following links."""
+    return os.path.abspath(path)  # noqa: PTH100
 
 
 if __name__ == "__main__":
