@@ -1,18 +1,18 @@
-"""The process in which compressed pixels are decoded; `python -m MediScanLib.study.decoder_child`.
+"""The process in which compressed pixels are decoded; `python -m MediScanLib.study.decoder_child FOLDER`.
 
-It reads requests from standard input and answers on standard output until the input ends. A request is a JSON
-header with `memory` (bytes that it may allocate) and a DICOM file, each after its length as 8 bytes, little endian.
-The answer is a JSON header, `{"shape": ..., "dtype": ...}` or `{"error": "memory" | "decoder"}`, and the
-array's bytes. Neither side ever unpickles anything.
+FOLDER is where it may write. It reads requests from standard input and answers on standard output until the input
+ends. A request is a JSON header with `memory` (bytes that it may allocate) and a DICOM file, each after its length as
+8 bytes, little endian. The answer is a JSON header, `{"shape": ..., "dtype": ...}` or
+`{"error": "memory" | "decoder"}`, and the array's bytes. Neither side ever unpickles anything.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import sys
-import tempfile
 from pathlib import Path
 from typing import IO, Any
 
@@ -77,14 +77,16 @@ def main() -> None:
         os.dup2(silence, descriptor)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    with tempfile.TemporaryDirectory(prefix="mediscan-") as folder:
-        while (header := read_block(requests)) is not None and (content := read_block(requests)) is not None:
-            limit_memory(int(json.loads(header)["memory"]))
-            try:
-                answer, data = decode(content, Path(folder))
-            except MemoryError:
-                answer, data = {"error": "memory"}, b""
-            write_blocks(answers, json.dumps(answer).encode(), data)
+    folder = Path(sys.argv[1])
+    while (header := read_block(requests)) is not None and (content := read_block(requests)) is not None:
+        limit_memory(int(json.loads(header)["memory"]))
+        try:
+            answer, data = decode(content, folder)
+        except MemoryError:
+            answer, data = {"error": "memory"}, b""
+        write_blocks(answers, json.dumps(answer).encode(), data)
+    os.chdir(folder.parent)  # Windows removes no folder that somebody is in
+    shutil.rmtree(folder, ignore_errors=True)  # the parent died without doing so
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Decodes compressed DICOM frames in a child process, so that a hostile file can crash or starve only the child.
 
 The child is started at the first compressed frame and kept: a later frame costs a file in the temporary folder
-and two pipes. The why and the measurements are in docs/decisions/0002-dicom-decoders.md.
+and two pipes. It runs in that folder, which is its own: `python -m` looks for modules in the current folder first, and
+that of the user may be full of downloaded files. The why and the measurements are in
+docs/decisions/0002-dicom-decoders.md.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -53,6 +56,7 @@ class DecoderProcess:
         self._time_limit = time_limit
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._folder = ""
         self._owner = 0
 
     def decode(self, content: bytes, name: str, pixel_bytes: int) -> npt.NDArray:
@@ -84,7 +88,7 @@ class DecoderProcess:
         return np.frombuffer(data, dtype=np.dtype(header["dtype"])).reshape(header["shape"])
 
     def close(self) -> None:
-        """End the child."""
+        """End the child and remove its folder, with the frame that it may have been killed over."""
         process, self._process = self._process, None
         if process is not None and self._owner == os.getpid():
             process.kill()
@@ -93,6 +97,7 @@ class DecoderProcess:
                 if pipe is not None:
                     with suppress(OSError):  # what the dead child did not take
                         pipe.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _ask(self, content: bytes, name: str, memory: int) -> tuple[dict, bytes]:
         process = self._running(name)
@@ -124,14 +129,14 @@ class DecoderProcess:
             self._process = None
         if self._process is None or self._process.poll() is not None:
             self.close()
-            environment = dict(
-                os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)), PYTHONIOENCODING="utf-8"
-            )
             root = Path(__file__).resolve().parents[2]  # also in a checkout that is not installed
-            environment["PYTHONPATH"] = os.pathsep.join([str(root), environment["PYTHONPATH"]])
+            places = [str(root), *(str(Path(place).absolute()) for place in sys.path if place)]
+            environment = dict(os.environ, PYTHONPATH=os.pathsep.join(places), PYTHONIOENCODING="utf-8")
+            self._folder = tempfile.mkdtemp(prefix="mediscan-")
             try:
                 self._process = subprocess.Popen(  # noqa: S603  our own module in our own interpreter
-                    [interpreter(), "-m", "MediScanLib.study.decoder_child"],
+                    [interpreter(), "-m", "MediScanLib.study.decoder_child", self._folder],
+                    cwd=self._folder,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
@@ -139,6 +144,7 @@ class DecoderProcess:
                     creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
                 )
             except OSError:
+                shutil.rmtree(self._folder, ignore_errors=True)
                 raise ReadError(
                     name,
                     "is compressed, and the process that decodes it cannot be started",

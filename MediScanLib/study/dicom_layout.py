@@ -50,9 +50,17 @@ class PixelLayout:
 
     @property
     def peak_bytes(self) -> int:
-        """Bytes that reading needs at its peak: stored value, decoded array and two float32 copies of the result."""
-        elements = self.frames * self.rows * self.columns
-        return elements * (2 * self.samples * max(1, self.bits_allocated // 8) + 8)
+        """Bytes that reading needs at its peak: stored value, decoded array and two float32 copies of the result.
+
+        Colour takes three float32 channels and a luminance on its way.
+        """
+        color = self.samples > 1 or self.photometric == "PALETTE COLOR"
+        return self.elements * (2 * self.samples * max(1, self.bits_allocated // 8) + (24 if color else 8))
+
+    @property
+    def elements(self) -> int:
+        """Pixels of all frames."""
+        return self.frames * self.rows * self.columns
 
     @property
     def value_range(self) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from .codestream import codestream_size, jpeg_is_ycbcr
 from .decoding import shared_decoder
 from .dicom_header import DicomObject
 from .dicom_layout import PixelLayout
-from .dicom_values import element_value
+from .dicom_values import element_text, element_value
 from .guards import check_memory, reported
 
 _GDCM_SYNTAXES = (
@@ -56,12 +56,21 @@ def stored_values(header: DicomObject, layout: PixelLayout, memory_limit: int) -
         raise ReadError(
             header.name, "is a DICOM object without an image", "Give an image of the study.", code="no_pixel_data"
         )
-    check_memory(header.name, layout.peak_bytes, memory_limit)
+    needed = layout.peak_bytes + _curve_bytes(header, layout)
     if header.is_compressed:
-        check_memory(header.name, layout.peak_bytes + header.size - header.pixel_offset, memory_limit)
+        needed += header.size - header.pixel_offset
+    check_memory(header.name, needed, memory_limit)
+    if header.is_compressed:
         return _compressed(header, layout), f"pydicom {pydicom.__version__}, GDCM of SimpleITK {SimpleITK.__version__}"
     values = _native(header, layout)
     return _used_bits(values, layout), f"pydicom {pydicom.__version__}"
+
+
+def _curve_bytes(header: DicomObject, layout: PixelLayout) -> int:
+    """What looking pixels up in a table, or bending them by a sigmoid, takes on top: 64-bit indices and copies."""
+    dataset = header.dataset
+    tables = any(element_value(dataset, keyword) for keyword in ("ModalityLUTSequence", "VOILUTSequence"))
+    return 16 * layout.elements if tables or element_text(dataset, "VOILUTFunction") == "SIGMOID" else 0
 
 
 def _native(header: DicomObject, layout: PixelLayout) -> npt.NDArray:

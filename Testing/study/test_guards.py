@@ -11,6 +11,8 @@ import shutil
 import signal
 import socket
 import struct
+import sys
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -390,6 +392,15 @@ def test_nifti_bombs():
     refused(gzip.compress(nifti((3, 4, 5), bytes(120)))[:30], "truncated")
     refused(nifti((3, 0, 5), bytes(120)), "empty")
     refused(nifti((3, 4, 5), bytes(480), code=32), "unsupported")
+    refused(struct.pack("<i4s", 540, b"n+2\0") + bytes(600), "unsupported")
+
+
+def test_pixels_far_inside_a_gzip_are_not_unpacked_to():
+    content = bytearray(nifti((3, 4, 5), bytes(400 * MIB)))
+    struct.pack_into("<f", content, 108, 300 * MIB)
+    bomb = gzip.compress(content)
+    assert len(bomb) < MIB
+    assert peak_bytes(lambda: refused(bomb, "corrupt")) < 50 * MIB
 
 
 def test_what_follows_in_a_gzip_is_not_unpacked():
@@ -418,6 +429,37 @@ def test_limit_of_the_caller_holds(make_dicom, tmp_path):
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(pixels), str(path))
     refused(path, "too_large", memory_limit_bytes=10 * MIB)
     assert read_image(path, memory_limit_bytes=200 * MIB).shape == (20, 512, 512)
+
+
+def table(entries: int) -> Sequence:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [entries, 0, 16])
+    item.add_new("LUTData", "OW", np.arange(entries, dtype="<u2").tobytes())
+    return Sequence([item])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "elements"),
+    [
+        (np.zeros((2048, 2048), np.uint16), {}),
+        (np.zeros((2048, 2048), np.uint16), {"VOILUTSequence": table(256)}),
+        (np.zeros((2048, 2048), np.uint16), {"VOILUTFunction": "SIGMOID", "WindowCenter": 2, "WindowWidth": 9}),
+        (np.full((2048, 2048, 3), (1, 2, 3), np.uint8), {}),
+        (
+            np.zeros((2048, 2048), np.uint8),
+            {
+                "PhotometricInterpretation": "PALETTE COLOR",
+                **{f"{name}PaletteColorLookupTableDescriptor": [256, 0, 16] for name in ("Red", "Green", "Blue")},
+                **{f"{name}PaletteColorLookupTableData": bytes(512) for name in ("Red", "Green", "Blue")},
+            },
+        ),
+    ],
+    ids=["grey", "table", "sigmoid", "color", "palette"],
+)
+def test_what_is_allowed_is_not_exceeded(make_dicom, pixels, elements):
+    content = make_dicom(pixels, Modality="DX", **elements)
+    needed = peak_bytes(lambda: read_image(content))
+    refused(content, "too_large", memory_limit_bytes=int(0.9 * needed))
 
 
 def test_series_counts_all_of_its_slices(make_series, tmp_path):
@@ -471,6 +513,36 @@ def test_decoder_that_takes_too_long_is_stopped(make_dicom, monkeypatch):
     monkeypatch.setattr("MediScanLib.study.dicom_pixels.shared_decoder", lambda: slow)
     assert "longer than" in str(refused(compressed(make_dicom), "corrupt"))
     assert slow._process is None
+
+
+def test_decoder_imports_nothing_from_the_current_folder(make_dicom, monkeypatch, tmp_path):
+    for module in ("SimpleITK", "json", "MediScanLib"):
+        (tmp_path / f"{module}.py").write_text("open(__file__ + '.ran', 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])  # as in an interactive session
+    fresh = decoding.DecoderProcess()
+    monkeypatch.setattr("MediScanLib.study.dicom_pixels.shared_decoder", lambda: fresh)
+    try:
+        np.testing.assert_array_equal(read_image(compressed(make_dicom)).pixels[0], PIXELS)
+    finally:
+        fresh.close()
+    assert not list(tmp_path.glob("*.ran"))
+
+
+def test_decoder_leaves_no_folder_behind(make_dicom, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    fresh = decoding.DecoderProcess()
+    monkeypatch.setattr("MediScanLib.study.dicom_pixels.shared_decoder", lambda: fresh)
+    read_image(compressed(make_dicom))
+    assert list(tmp_path.iterdir())
+    fresh.close()
+    assert not list(tmp_path.iterdir())
+    read_image(compressed(make_dicom))
+    process = fresh._process
+    assert process is not None and process.stdin is not None
+    process.stdin.close()  # as where the parent is killed
+    process.wait(timeout=60)
+    assert not list(tmp_path.iterdir())
 
 
 def test_decoder_that_cannot_be_started(make_dicom, monkeypatch):
