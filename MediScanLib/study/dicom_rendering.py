@@ -240,6 +240,9 @@ def _presentation(header: Dataset, layout: PixelLayout, values: Rendering, low: 
     if not monochrome1 and shape != "INVERSE":
         return values
     notes = values.warnings
+    if values.units == "HU":  # a unit says which way it grows; only the display is asked to be inverted
+        note = "The file asks for an inverted display; its Hounsfield units were kept as they are."
+        return replace(values, warnings=(*notes, note))
     if monochrome1 != (shape == "INVERSE") and shape in ("INVERSE", "IDENTITY"):
         notes += (
             f"The header contradicts itself ({layout.photometric}, presentation {shape}); "

@@ -179,14 +179,14 @@ def read_series(series: Series, name: str, memory_limit: int) -> MedicalImage:
         decoded = decode(header, memory_limit)
         pixels[index] = decoded.rendering.pixels[0]
         all_notes.update(set(decoded.warnings))
+        if middle is not None and _kind(decoded) != _kind(middle):
+            raise ReadError(
+                name,
+                "mixes slices of different kinds (units or grey scale)",
+                "Give a folder with one of them.",
+                code="geometry",
+            )
         if middle is None or index == len(headers) // 2:
-            if middle is not None and _kind(decoded) != _kind(middle):
-                raise ReadError(
-                    name,
-                    "mixes slices of different kinds (units or grey scale)",
-                    "Give a folder with one of them.",
-                    code="geometry",
-                )
             middle = decoded
     assert middle is not None
     volume = stack(planes, pixels, name, memory_limit)

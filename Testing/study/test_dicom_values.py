@@ -103,6 +103,17 @@ def test_hounsfield_units(make_dicom):
     assert image.units == "HU"
 
 
+@pytest.mark.parametrize(
+    "element", [{"PhotometricInterpretation": "MONOCHROME1"}, {"PresentationLUTShape": "INVERSE"}]
+)
+def test_hounsfield_units_are_never_inverted(make_dicom, element):
+    values = np.array([[0, 1024], [2024, 64]], np.uint16)
+    image = read_image(make_dicom(values, Modality="CT", RescaleSlope="1", RescaleIntercept="-1024", **element))
+    np.testing.assert_array_equal(image.pixels[0], [[-1024, 0], [1000, -960]])
+    assert image.units == "HU" and not image.inverted
+    assert any("inverted display" in note for note in image.warnings)
+
+
 def test_rescale_type_other_than_hu_is_intensity(make_dicom):
     image = read_image(make_dicom(RAMP, Modality="CT", RescaleSlope=1, RescaleIntercept=0, RescaleType="US"))
     assert image.units == "intensity"

@@ -221,6 +221,17 @@ def test_two_radiographs_of_one_series_are_no_volume(make_series, tmp_path):
     assert len(find_images(folder)) == 2
 
 
+@pytest.mark.parametrize("odd", range(5))
+def test_a_slice_without_hounsfield_units_among_others_is_refused(make_series, tmp_path, odd):
+    path = sorted(make_series(tmp_path, VOLUME, stacked(5)).iterdir())[odd]
+    ds = pydicom.dcmread(path)
+    del ds.RescaleSlope, ds.RescaleIntercept
+    ds.save_as(path)
+    with pytest.raises(ReadError, match="mixes slices of different kinds") as caught:
+        read_image(tmp_path)
+    assert caught.value.code == "geometry"
+
+
 def test_damaged_files_of_a_series_are_said(make_series, tmp_path):
     folder = make_series(tmp_path, VOLUME, stacked(5))
     (folder / "broken.dcm").write_bytes(max(folder.iterdir()).read_bytes()[:300])
