@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import ReadError
 from .guards import Source, check_memory, finite_float32, reported
@@ -16,6 +17,7 @@ from .luminance import to_gray
 
 _FORMATS = ("PNG", "JPEG", "TIFF")  # nothing else that Pillow can parse is reachable
 _GREY = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_BITS, _PHOTOMETRIC = 258, 262  # TIFF tags
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -69,6 +71,7 @@ def _read(picture: Image.Image, name: str, memory_limit: int) -> MedicalImage:
     check_memory(name, height * width * (4 * count + 24), memory_limit)
     pages: list[npt.NDArray[np.float32]] = []
     color = False
+    inverted = False
     for index in range(count):
         if count > 1:
             picture.seek(index)
@@ -77,6 +80,7 @@ def _read(picture: Image.Image, name: str, memory_limit: int) -> MedicalImage:
                     name, "its pages differ in size", "Save each page as a file of its own.", code="geometry"
                 )
         values, page_color, more = _page(picture, name)
+        inverted |= _white_is_zero(picture)
         pages.append(values)
         color |= page_color
         notes += [note for note in more if note not in notes]
@@ -87,6 +91,7 @@ def _read(picture: Image.Image, name: str, memory_limit: int) -> MedicalImage:
         pixels=pixels,
         slice_axis="frame" if count > 1 else "position",
         color=color,
+        inverted=inverted,
         reader=f"Pillow {PIL.__version__} ({kind})",
         source=name,
         warnings=(*notes, *more_notes),
@@ -107,7 +112,7 @@ def _page(picture: Image.Image, name: str) -> tuple[npt.NDArray, bool, list[str]
         ) from None
     notes: list[str] = []
     if page.mode in _WIDE:
-        return np.asarray(page), False, notes
+        return _upright(np.asarray(page), picture), False, notes
     if "transparency" in page.info or page.mode in ("LA", "PA", "La", "RGBa", "RGBA"):
         page = page.convert("RGBA")
         if np.asarray(page)[..., 3].min() < 255:
@@ -118,3 +123,18 @@ def _page(picture: Image.Image, name: str) -> tuple[npt.NDArray, bool, list[str]
     channels = np.asarray(page.convert("RGB"))
     gray, color = to_gray(channels)
     return gray, color, notes
+
+
+def _white_is_zero(picture: Image.Image) -> bool:
+    """True for a TIFF page whose small values are to be seen bright, as film digitizers write."""
+    return isinstance(picture, TiffImageFile) and picture.tag_v2.get(_PHOTOMETRIC) == 0
+
+
+def _upright(values: npt.NDArray, picture: Image.Image) -> npt.NDArray:
+    """Values of which large ones are bright; Pillow turns pages of up to 8 bits itself, and no others."""
+    if not isinstance(picture, TiffImageFile) or not _white_is_zero(picture):
+        return values
+    if values.dtype.kind == "u":
+        top = (1 << picture.tag_v2.get(_BITS, (16,))[0]) - 1
+        return top - values.astype(np.int64)
+    return values.min() + values.max() - values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import shutil
+import struct
 
 import nibabel
 import numpy as np
@@ -46,6 +47,20 @@ def test_grey(tmp_path, kind, as_path):
 def test_16_bits_stay_16_bits(kind):
     values = GREY.astype(np.uint16) * 200
     np.testing.assert_array_equal(read_image(saved(Image.fromarray(values), kind)).pixels[0], values)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_white_is_zero_tiff_is_turned_round(bits):
+    """Written byte by byte: Pillow turns 8-bit pages round in writing too, so that it cannot tell."""
+    values = GREY.astype(f"<u{bits // 8}") * (200 if bits == 16 else 1)
+    rows, columns = values.shape
+    tags = {256: columns, 257: rows, 258: bits, 259: 1, 262: 0, 273: 8, 277: 1, 278: rows, 279: values.nbytes}
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, tags[tag]) for tag in tags)
+    content = struct.pack("<2sHI", b"II", 42, 8 + values.nbytes) + values.tobytes()
+    content += struct.pack("<H", len(tags)) + entries + bytes(4)
+    image = read_image(content)
+    np.testing.assert_array_equal(image.pixels[0], 2**bits - 1 - values.astype(float))
+    assert image.inverted
 
 
 def test_float_tiff_and_its_nan():
