@@ -66,7 +66,7 @@ _ALL = (
         "Age at the time of the study.",
         {
             **dict.fromkeys(("years", "year", "yrs", "yr", "y", "a"), (1.0, 0.0)),
-            **dict.fromkeys(("months", "month", "mo", "m"), (1 / 12, 0.0)),
+            **dict.fromkeys(("months", "month", "mo"), (1 / 12, 0.0)),
             **dict.fromkeys(("weeks", "week", "w"), (7 / 365.25, 0.0)),
             **dict.fromkeys(("days", "day", "d"), (1 / 365.25, 0.0)),
         },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from numbers import Real
 
 from ..errors import ClinicalError
 from .fields import FIELDS, FieldInfo
@@ -29,7 +30,7 @@ def parse_field(name: str, raw: object) -> float | str | None:
         return None
     if isinstance(raw, str) and raw.strip().lower() in UNKNOWN_WORDS:
         return None
-    if isinstance(raw, float) and math.isnan(raw):
+    if isinstance(raw, Real) and raw != raw:  # NaN of any kind, NumPy's included
         return None
     return _parse_choice(info, raw) if info.choices else _parse_number(info, raw)
 
@@ -53,11 +54,14 @@ def _parse_choice(info: FieldInfo, raw: object) -> str:
 
 
 def _parse_number(info: FieldInfo, raw: object) -> float:
-    if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
+    if isinstance(raw, bool) or not isinstance(raw, (Real, str)):
         raise ClinicalError(
             f"{info.name}: {raw!r} is not a number. Give a value in {info.unit}, or leave it out if unknown."
         )
-    value = _number_from_text(info, raw) if isinstance(raw, str) else float(raw)
+    try:
+        value = _number_from_text(info, raw) if isinstance(raw, str) else float(raw)
+    except OverflowError:  # a whole number of hundreds of digits
+        value = math.inf
     if not info.minimum <= value <= info.maximum:
         hint = ""
         if info.unit == "%" and 0 < value <= 1:

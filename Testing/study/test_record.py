@@ -95,6 +95,8 @@ def test_decimal_commas_and_units_are_understood(field, text, expected):
         ("age_years", True, "not a number"),
         ("age_years", [63], "not a number"),
         ("age_years", float("inf"), "outside"),
+        ("age_years", 10**400, "outside"),
+        ("age_years", "63M", "unit"),  # a man of 63 or 63 months
     ],
 )
 def test_what_is_not_understood_is_refused_clearly(field, value, says):
@@ -104,7 +106,12 @@ def test_what_is_not_understood_is_refused_clearly(field, value, says):
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize("word", ["", "unknown", "N/A", "nan", None, float("nan"), "?"])
+@pytest.mark.parametrize("number", [np.int64(63), np.float32(63), np.float64(63)])
+def test_numbers_of_numpy_are_numbers(number):
+    assert ClinicalRecord(age_years=number).age_years == 63
+
+
+@pytest.mark.parametrize("word", ["", "unknown", "N/A", "nan", None, float("nan"), np.float32("nan"), "?"])
 def test_unknown_is_unknown_and_not_zero(word):
     assert ClinicalRecord(temperature_c=word).missing == list(FIELDS)
 
