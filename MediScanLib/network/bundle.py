@@ -61,17 +61,21 @@ class Bundle:
         """The network with its weights, on the CPU, in evaluation mode.
 
         Raises:
-            BundleError: The weights do not fit the architecture in the card.
+            BundleError: The weights do not fit the architecture in the card, or are no longer those that were checked.
         """
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         from .fusion import FusionNetwork
 
+        path = self.folder / WEIGHTS_FILE
         try:
-            state = load_file(self.folder / WEIGHTS_FILE)
+            content = path.read_bytes()
+            # the file may have been exchanged since the bundle was checked: what is hashed here is what is loaded
+            _check_hash(path, hashlib.sha256(content).hexdigest(), self.sha256)
+            state = load(content)
         except (SafetensorError, OSError) as error:
-            raise BundleError(f"{self.folder / WEIGHTS_FILE}: {error}. Install the bundle again.") from error
+            raise BundleError(f"{path}: {error}. Install the bundle again.") from error
         # the weights come from the bundle, so nothing initial is fetched
         network = FusionNetwork.build(self.card.network.model_copy(update={"weights": "none"}))
         try:
@@ -228,9 +232,12 @@ def _check_files(folder: Path, card: Card) -> None:
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{folder}: {name} is missing. Install the bundle again.")
-        actual = file_sha256(path)
-        if actual != expected:
-            raise BundleError(
-                f"{path}: SHA-256 is {actual[:12]}..., the card says {expected[:12]}...: the file was damaged or "
-                "changed. Install the bundle again."
-            )
+        _check_hash(path, file_sha256(path), expected)
+
+
+def _check_hash(path: Path, actual: str, expected: str) -> None:
+    if actual != expected:
+        raise BundleError(
+            f"{path}: SHA-256 is {actual[:12]}..., the card says {expected[:12]}...: the file was damaged or "
+            "changed. Install the bundle again."
+        )

@@ -6,14 +6,18 @@ meant, how well it did and where. Thresholds and calibration live here and nowhe
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ..config import ModelConfig
 from ..study.fields import FIELDS
 
 CARD_SCHEMA_VERSION: Literal["1.0"] = "1.0"
+
+_LONGEST_SIDE = 2048
+_MOST_CELLS = 1 << 24  # 256 x 256 x 256; a card from outside must not ask for more memory than machines have
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -43,6 +47,16 @@ class InputSpec(_Part):
     std: float = Field(default=1.0, gt=0)
     modalities: list[str] = []
     body_parts: list[str] = []
+
+    @model_validator(mode="after")
+    def _usable(self) -> InputSpec:
+        if not all(1 <= side <= _LONGEST_SIDE for side in self.size) or prod(self.size) > _MOST_CELLS:
+            raise ValueError(f"size {self.size} is beyond sides of {_LONGEST_SIDE} or {_MOST_CELLS} cells")
+        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError(f"percentiles {self.percentiles} do not rise between 0 and 100")
+        if any(width <= 0 for _, width in self.windows.values()):
+            raise ValueError(f"windows {self.windows} need widths above 0")
+        return self
 
 
 class FieldStatistics(_Part):
@@ -162,6 +176,7 @@ class Card(_Part):
         weights_licence: Licence of the weights, apart from the code's.
         metrics: Measured figures.
         cautions: What a user of the figures must know.
+        recipe: How it was trained: settings, augmentation, epochs, versions of the libraries.
         files: SHA-256 by file name.
     """
 
@@ -183,6 +198,7 @@ class Card(_Part):
     weights_licence: str
     metrics: list[Metric] = []
     cautions: list[str] = []
+    recipe: dict[str, JsonValue] = {}
     files: dict[FileName, Sha256] = {}
 
     @model_validator(mode="after")
@@ -193,7 +209,7 @@ class Card(_Part):
             raise ValueError(f"thresholds are for {sorted(self.thresholds)}, labels are {sorted(self.labels)}")
         if list(self.clinical) != list(FIELDS) or self.network.clinical_dim != len(FIELDS):
             raise ValueError(f"clinical must name {list(FIELDS)} in this order, got {list(self.clinical)}")
-        if len(self.input.size) != self.network.spatial_dims or min(self.input.size) < 1:
+        if len(self.input.size) != self.network.spatial_dims:
             raise ValueError(f"input size {self.input.size} does not fit {self.network.spatial_dims} dimensions")
         if self.severity is not None:
             if not set(self.severity.findings) <= set(self.labels):

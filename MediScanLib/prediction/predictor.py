@@ -199,11 +199,11 @@ class Predictor:
         card = self.bundle.card
         temperature = card.calibration.temperature if card.calibration else 1.0
         probabilities = torch.softmax(result.logits.double().cpu() / temperature, dim=1)
-        if not bool(torch.isfinite(probabilities).all()):
+        severity = torch.sigmoid(result.severity.double().cpu())
+        if not bool(torch.isfinite(probabilities).all() and torch.isfinite(severity).all()):
             raise BundleError(
                 f"{self.bundle.folder}: the model gave a result that is not a number. Use another model."
             )
-        severity = torch.sigmoid(result.severity.double().cpu())
         return _Output(probabilities.numpy(), severity.numpy(), contrast, None if maps is None else maps.numpy())
 
     def _assemble(

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from MediScanLib.config import ModelConfig
 from MediScanLib.errors import BundleError
@@ -62,6 +63,14 @@ def test_one_changed_bit_is_refused(folder):
         load_bundle(folder)
 
 
+def test_weights_exchanged_after_the_check_are_refused(folder):
+    bundle = load_bundle(folder)
+    state = load_file(folder / WEIGHTS_FILE)
+    save_file({name: torch.zeros_like(tensor) for name, tensor in state.items()}, folder / WEIGHTS_FILE)
+    with pytest.raises(BundleError, match="damaged or changed"):
+        bundle.load_network()
+
+
 @pytest.mark.parametrize("keep", [0, 7, 1000])
 def test_truncated_weights_are_refused_even_with_a_fitting_hash(folder, keep):
     path = folder / WEIGHTS_FILE
@@ -97,6 +106,12 @@ def test_weights_of_another_architecture_are_refused(folder):
         (lambda card: card["clinical"].pop("sex"), "clinical"),
         (lambda card: card["files"].update({"../../evil": "0" * 64}), "files"),
         (lambda card: card["input"].update(size=[64]), "input size"),
+        (lambda card: card["input"].update(size=[0, 64]), "size"),
+        (lambda card: card["input"].update(size=[6000, 6000]), "size"),
+        (lambda card: card["input"].update(size=[2048, 2048, 2048]), "size"),
+        (lambda card: card["input"].update(percentiles=[99, 1]), "percentiles"),
+        (lambda card: card["input"].update(percentiles=[-5, 1000]), "percentiles"),
+        (lambda card: card["input"].update(windows={"CT": [0, -5]}), "windows"),
         (lambda card: card["severity"]["grades"].reverse(), "grades"),
         (lambda card: card["input"].update(std=0), "std"),
     ],

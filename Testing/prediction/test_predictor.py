@@ -146,10 +146,11 @@ def test_slice_that_is_not_there():
         make_predictor()(noise(3, 32, 32), slices=[3])
 
 
-def test_result_that_is_no_number_is_an_error():
+@pytest.mark.parametrize("head", ["disease", "severity"])
+def test_result_that_is_no_number_is_an_error(head):
     predictor = make_predictor()
     with torch.no_grad():
-        predictor.network.disease.bias.fill_(float("nan"))
+        getattr(predictor.network, head).bias.fill_(float("nan"))
     with pytest.raises(BundleError, match="not a number"):
         predictor(noise(1, 32, 32))
 
