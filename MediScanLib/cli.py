@@ -78,7 +78,7 @@ def _model_options(function: F) -> F:
 
 
 @main.command(epilog=RESEARCH_USE_NOTICE)
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(), metavar="INPUT...")
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(readable=False), metavar="INPUT...")
 @click.option(
     "--clinical",
     metavar="JSON|FILE",
