@@ -5,8 +5,8 @@ median (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functi
 Radiographs of one projection are so alike that this alone accuses many innocent pairs, so a candidate must also
 agree in its details: the correlation of 64 x 64 thumbnails without their low frequencies. Measured on frontal chest
 radiographs of different patients the correlation stays below 0.72. Copies that were resized, recompressed or
-re-windowed, and many neighboring slices of one CT, lie above the limit. Copies that were flipped, cropped, moved by
-more than a hundredth of their side or turned by more than a few degrees are mostly not found.
+re-windowed, also when flipped left to right, and many neighboring slices of one CT lie above the limit. Copies that
+were cropped, moved by more than a hundredth of their side or turned by more than a few degrees are mostly not found.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Fingerprint:
         file: Digest of the bytes of the file, or of all files of the folder.
         pixels: Digest of shape and decoded pixels.
         bits: (63,) bool, the perceptual hash.
+        mirrored_bits: (63,) bool, the perceptual hash of the image flipped left to right.
         details: (64 * 64,) float16 of unit length, all zero for an image without any detail.
         low: Smallest pixel value.
         high: Largest pixel value.
@@ -57,6 +58,7 @@ class Fingerprint:
     file: str
     pixels: str
     bits: npt.NDArray[np.bool_]
+    mirrored_bits: npt.NDArray[np.bool_]
     details: npt.NDArray[np.float16]
     low: float
     high: float
@@ -96,7 +98,8 @@ def fingerprint(path: Path) -> Fingerprint:
     middle = Image.fromarray(np.ascontiguousarray(pixels[len(pixels) // 2]))
     small = np.asarray(middle.resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float32)
     coarse = small.reshape(_SIDE // 2, 2, _SIDE // 2, 2).mean((1, 3))
-    lowest = dctn(coarse, norm="ortho")[:8, :8].ravel()[1:]
+    lowest = dctn(coarse, norm="ortho")[:8, :8]
+    mirrored = lowest * (1 - 2 * (np.arange(8) % 2))  # a flip turns the sign of the odd cosines
     details = small - gaussian_filter(small, _BLUR)
     details -= details.mean()
     norm = float(np.linalg.norm(details))
@@ -104,7 +107,8 @@ def fingerprint(path: Path) -> Fingerprint:
     return Fingerprint(
         file=_file_digest(path),
         pixels=digest.hexdigest(),
-        bits=lowest > np.median(lowest),
+        bits=_above_median(lowest),
+        mirrored_bits=_above_median(mirrored),
         details=(np.zeros_like(details) if flat else details / norm).ravel().astype(np.float16),
         low=float(pixels.min()),
         high=float(pixels.max()),
@@ -153,21 +157,32 @@ def same_images(prints: Sequence[Fingerprint]) -> list[Pair]:
 
 
 def _near(prints: Sequence[Fingerprint], positions: Sequence[int]) -> Iterator[Pair]:
-    """Compare blocks of hashes with a matrix product of signs: distance = (63 - product) / 2."""
+    """Compare blocks of hashes by a matrix product of their signs: distance = (63 - product) / 2."""
     kept = [position for position in positions if prints[position].details.any()]
     if not kept:
         return
     signs = np.stack([prints[position].bits for position in kept]).astype(np.float32) * 2 - 1
-    length = signs.shape[1]
+    mirrored = np.stack([prints[position].mirrored_bits for position in kept]).astype(np.float32) * 2 - 1
     for start in range(0, len(kept), _BLOCK):
-        product = signs[start : start + _BLOCK] @ signs[start:].T
-        rows, columns = np.nonzero(product >= length - 2 * HASH_DISTANCE)
+        block = signs[start : start + _BLOCK]
+        close = np.maximum(block @ signs[start:].T, block @ mirrored[start:].T) >= signs.shape[1] - 2 * HASH_DISTANCE
+        rows, columns = np.nonzero(close)
         for row, column in zip(rows[columns > rows], columns[columns > rows], strict=True):
             first, second = kept[start + row], kept[start + column]
-            one, other = prints[first].details, prints[second].details
-            similarity = float(one.astype(np.float32) @ other.astype(np.float32))
+            similarity = _similarity(prints[first].details, prints[second].details)
             if similarity >= DETAIL_CORRELATION:
                 yield Pair(first, second, "near", min(similarity, 1.0))
+
+
+def _similarity(one: npt.NDArray[np.float16], other: npt.NDArray[np.float16]) -> float:
+    """Correlation of details, the second image as it is or flipped, whichever fits better."""
+    flipped = other.reshape(_SIDE, _SIDE)[:, ::-1].ravel()
+    return float(np.max(np.stack([other, flipped]).astype(np.float32) @ one.astype(np.float32)))
+
+
+def _above_median(lowest: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    values = lowest.ravel()[1:]  # without the mean
+    return np.asarray(values > np.median(values))
 
 
 def _file_digest(path: Path) -> str:

@@ -158,6 +158,7 @@ CHANGES = {
     "stretched": lambda image: image.resize((200, 150), Image.Resampling.BICUBIC),
     "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.6),
     "flatter": lambda image: ImageEnhance.Contrast(image).enhance(0.5),
+    "flipped": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
     "softer": lambda image: image.filter(ImageFilter.GaussianBlur(1.0)),
     "moved": lambda image: image.transform(image.size, Image.Transform.AFFINE, (1, 0, 1, 0, 1, 0)),
 }
