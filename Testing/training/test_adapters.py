@@ -198,6 +198,22 @@ def test_chexpert_cells(chexpert, tmp_path):
     assert studies
 
 
+def test_chexpert_in_batches(chexpert, tmp_path):
+    root = tmp_path / "chexpertchestxrays-u20210408"
+    first = root / "CheXpert-v1.0 batch 1 (validate & csv)"
+    first.mkdir(parents=True)
+    for name in ("train.csv", "valid.csv", "valid"):
+        (chexpert / name).rename(first / name)
+    for batch, patients in (("2 (train 1)", ("patient00001", "patient00002")), ("3 (train 2)", ("patient00003",))):
+        for patient in patients:
+            (root / f"CheXpert-v1.0 batch {batch}").mkdir(exist_ok=True)
+            (chexpert / "train" / patient).rename(root / f"CheXpert-v1.0 batch {batch}" / patient)
+    imported = ADAPTERS["chexpert"](root, Choices(others="negative"))
+    assert [row["patient"] for row in imported.rows] == [
+        *("patient00001", "patient00001", "patient00002", "patient00003", "patient64541")
+    ]
+
+
 @pytest.mark.parametrize(
     ("row", "uncertain", "label"),
     [
