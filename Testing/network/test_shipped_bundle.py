@@ -1,0 +1,111 @@
+"""The bundle that comes with the software: whole, small, honest on its card, and able to read a real radiograph."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from MediScanLib.network.bundle import CARD_FILE, DEFAULT_BUNDLE, WEIGHTS_FILE, Bundle, file_sha256, load_bundle
+from MediScanLib.prediction.predictor import Predictor
+from MediScanLib.prediction.result import Prediction
+from MediScanLib.study.reading import read_image
+from MediScanLib.study.record import FIELDS
+
+FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "Models" / DEFAULT_BUNDLE
+LARGEST_BYTES = 25 * 10**6
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor.load(FOLDER, "cpu")
+
+
+def test_it_is_the_default_and_whole(bundle):
+    assert bundle.name == DEFAULT_BUNDLE == FOLDER.name
+    assert bundle.card.files == {WEIGHTS_FILE: file_sha256(FOLDER / WEIGHTS_FILE)}
+    assert sorted(path.name for path in FOLDER.iterdir()) == [CARD_FILE, WEIGHTS_FILE], "and nothing executable"
+
+
+def test_it_is_small_enough_to_ship():
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < LARGEST_BYTES
+
+
+def test_weights_fit_the_card_and_are_numbers(bundle):
+    state = bundle.load_network().state_dict()
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+
+
+def test_findings_are_those_of_the_project(bundle):
+    assert bundle.card.labels == ["normal", "pneumonia", "covid", "fracture", "cancer"]
+    assert list(bundle.card.clinical) == list(FIELDS)
+
+
+def test_card_states_the_licence_of_weights_and_data_apart_from_the_code(bundle):
+    assert "research use only" in bundle.card.weights_licence.lower()
+    assert "code's licence does not cover the weights" in bundle.card.weights_licence
+    assert {source.name for source in bundle.card.data} >= {"nih", "cohen"}
+    assert all(source.licence and source.studies > 0 for source in bundle.card.data)
+
+
+def test_every_figure_has_an_interval_a_split_and_a_source(bundle):
+    metrics = bundle.card.metrics
+    assert {metric.split for metric in metrics} >= {"val", "test"}
+    for metric in metrics:
+        assert metric.low is not None and metric.high is not None, metric
+        assert metric.low <= metric.value <= metric.high, metric
+        assert metric.studies > 0
+    sources = {source.name for source in bundle.card.data}
+    within = [metric for metric in metrics if metric.source in sources]
+    for disease in ("pneumonia", "covid", "fracture", "cancer"):
+        assert any(disease in metric.task and metric.split == "test" for metric in within), disease
+    apart = [metric for metric in metrics if metric.source not in sources]
+    assert all("across" in metric.source for metric in apart), "figures over several sources are named as such"
+
+
+def test_decisions_rest_on_held_out_data(bundle):
+    assert bundle.card.calibration is not None
+    assert "val" in bundle.card.calibration.fitted_on
+    for threshold in bundle.card.thresholds.values():
+        assert 0 < threshold.value < 1
+        for word in ("sensitivity", "specificity", "val"):
+            assert word in threshold.operating_point
+
+
+def test_cautions_name_what_the_figures_hide(bundle):
+    said = " ".join(bundle.card.cautions).lower()
+    for word in ("source", "mined", "sparse"):
+        assert word in said
+
+
+def test_card_says_nothing_of_the_machine_it_was_made_on():
+    text = (FOLDER / CARD_FILE).read_text(encoding="utf-8")
+    assert not any(word in text for word in ("/home/", "/root/", "/work/", "/tmp/", "\\Users\\"))
+    assert json.loads(text)["name"] == DEFAULT_BUNDLE
+
+
+@pytest.mark.parametrize("source", ["nih", "bone_roboflow", "busi"])
+def test_a_real_image_gives_a_finite_prediction(predictor, shared_data, source):
+    image = read_image(sorted((shared_data / "images" / source).glob("*.jpg"))[0])
+    prediction = predictor(image)
+    assert sum(prediction.probabilities.values()) == pytest.approx(1)
+    assert all(math.isfinite(heat_map.peak) and heat_map.peak >= 0 for heat_map in prediction.heat_maps)
+    heat = prediction.maps.on_image(prediction.top.label)
+    assert heat.shape == image.shape
+    assert np.isfinite(heat).all()
+    assert heat.max() > 0, "the most likely finding lies somewhere"
+    assert Prediction.from_json(prediction.to_json()).to_dict() == prediction.to_dict()
+
+
+def test_the_same_image_twice_is_the_same_prediction(predictor, shared_data):
+    image = read_image(sorted((shared_data / "images" / "cohen").glob("*.jpg"))[0])
+    assert predictor(image).findings == predictor(image).findings
