@@ -18,6 +18,7 @@ from MediScanLib.commands.data import _KINDS, data
 from MediScanLib.errors import DataError
 from MediScanLib.training.adapters import ADAPTERS, Choices
 from MediScanLib.training.adapters.chexpert_labels import OBSERVATIONS, finding_text, manifest_label
+from MediScanLib.training.checking import check_manifest
 from MediScanLib.training.datasets import read_manifest
 from MediScanLib.training.manifest import BOX_COLUMNS
 
@@ -398,6 +399,21 @@ def test_rsna(rsna, tmp_path):
         [0, 0, 0.5, 0.5],
     ]
     assert {(box["label"], box["reader"]) for box in boxes} == {("lung opacity", "RSNA")}
+
+
+def test_a_damaged_image_does_not_stop_the_import(rsna, tmp_path):
+    image = rsna / "stage_2_train_images" / "bbbb.dcm"
+    image.write_bytes(b"")
+    imported = ADAPTERS["rsna"](rsna, Choices())
+    assert [row["label"] for row in imported.rows] == ["normal", "pneumonia"]
+    assert any("is damaged" in note for note in imported.notes)
+    (tmp_path / "set" / "normal").mkdir(parents=True)
+    image.rename(tmp_path / "set" / "normal" / "b.dcm")
+    imported = ADAPTERS["folders"](tmp_path / "set", Choices())
+    assert any("is damaged" in note for note in imported.notes)
+    imported.save(tmp_path / "m.csv", tmp_path / "b.csv")
+    kinds = {problem.kind for problem in check_manifest(tmp_path / "m.csv").problems}
+    assert "unreadable_image" in kinds
 
 
 def test_rsna_patients_from_the_mapping(rsna):

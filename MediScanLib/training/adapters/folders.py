@@ -34,8 +34,9 @@ def read_folders(root: Path, choices: Choices) -> Imported:
         for image in find_images(folder):
             try:
                 facts = header_facts(image)
-            except ReadError as error:
-                raise DataError(f"{image}: cannot be read ({error}).") from error
+            except ReadError:
+                facts = None
+                result.notes["the image is damaged; `mediscan data check` says which and how"] += 1
             matched = re.search(choices.patient_pattern, image.name) if choices.patient_pattern else None
             patient = (matched[1] if matched else None) or (facts.patient if facts else "")
             if not patient:

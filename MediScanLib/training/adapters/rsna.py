@@ -55,8 +55,9 @@ def read_rsna(root: Path, choices: Choices) -> Imported:
         image = root / "stage_2_train_images" / f"{identifier}.dcm"
         try:
             facts = header_facts(image) if image.exists() else None
-        except ReadError as error:
-            raise DataError(f"{image}: cannot be read ({error}).") from error
+        except ReadError:
+            facts = None
+            result.notes["the image is damaged; `mediscan data check` says which and how"] += 1
         result.add(
             image,
             label,
