@@ -74,23 +74,59 @@ class TrainingConfig(_Section):
     """How a network is trained.
 
     Attributes:
-        batch_size: Studies per optimizer step.
+        input_size: Rows and columns of the network's input, and slices of a volume, in pixels.
+        batch_size: Studies per optimizer step, over all processes and accumulated parts together.
+        accumulation_steps: Parts of a batch that go through the network one after another, to save memory.
         epochs: Passes over the training split, at most.
         learning_rate: Peak learning rate of AdamW.
         weight_decay: Decoupled weight decay of AdamW.
         warmup_epochs: Epochs of linear warm-up; no more than `epochs`.
+        monitor: Figure on the validation split that chooses the best epoch: the mean AUC over findings, each within
+            its source, or the loss.
         patience: Epochs without improvement on the validation split after which training stops.
+        frozen_epochs: Epochs at the start in which the encoder keeps its initial weights.
+        encoder_rate: Learning rate of the encoder as a fraction of `learning_rate`.
+        batch_norm: Statistics of the encoder's batch norms: "frozen", from each "batch", or "auto": frozen where the
+            encoder starts from trained weights.
+        gradient_clip: Largest norm of the gradient; 0 for no limit.
+        average_decay: Decay of the exponential moving average of the weights that is kept in their place; 0 for none.
+        label_smoothing: Share of the target spread over all findings.
+        augmentation: Strength of the random changes of training images; 0 for none.
+        image_dropout: Probability of hiding the image of a study that shows its clinical values.
+        record_dropout: Probability of hiding all clinical values of a study.
+        field_dropout: Probability of hiding a known clinical value.
+        mixed_precision: Whether a CUDA device computes in half precision where that is safe.
+        seed: Of every random draw.
+        deterministic: Whether slower algorithms that always give the same result are forced.
+        workers: Processes that load images, for each training process.
         disease_weight: alpha of L = alpha L_disease + beta L_severity + gamma L_regularization.
         severity_weight: beta.
         regularization_weight: gamma.
     """
 
+    input_size: Integer = Field(default=224, ge=32)
     batch_size: Integer = Field(default=32, ge=1)
+    accumulation_steps: Integer = Field(default=1, ge=1)
     epochs: Integer = Field(default=50, ge=1)
     learning_rate: Number = Field(default=0.001, gt=0)
     weight_decay: Number = Field(default=0.0001, ge=0)
     warmup_epochs: Integer = Field(default=3, ge=0)
+    monitor: Literal["within_source_auc", "loss"] = "within_source_auc"
     patience: Integer = Field(default=10, ge=1)
+    frozen_epochs: Integer = Field(default=1, ge=0)
+    encoder_rate: Number = Field(default=0.1, gt=0, le=1)
+    batch_norm: Literal["auto", "frozen", "batch"] = "auto"
+    gradient_clip: Number = Field(default=1.0, ge=0)
+    average_decay: Number = Field(default=0.0, ge=0, lt=1)
+    label_smoothing: Number = Field(default=0.0, ge=0, lt=1)
+    augmentation: Number = Field(default=1.0, ge=0, le=2)
+    image_dropout: Number = Field(default=0.1, ge=0, lt=1)
+    record_dropout: Number = Field(default=0.2, ge=0, lt=1)
+    field_dropout: Number = Field(default=0.3, ge=0, lt=1)
+    mixed_precision: StrictBool = True
+    seed: Integer = Field(default=0, ge=0, lt=2**32)
+    deterministic: StrictBool = False
+    workers: Integer = Field(default=2, ge=0)
     disease_weight: Number = Field(default=1.0, ge=0)
     severity_weight: Number = Field(default=0.5, ge=0)
     regularization_weight: Number = Field(default=0.01, ge=0)
@@ -99,6 +135,11 @@ class TrainingConfig(_Section):
     def _consistent(self) -> TrainingConfig:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs: {self.warmup_epochs} is more than epochs, {self.epochs}")
+        if self.batch_size % self.accumulation_steps:
+            raise ValueError(
+                f"batch_size: {self.batch_size} does not divide into {self.accumulation_steps} parts "
+                "(accumulation_steps)"
+            )
         return self
 
 
