@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 
 from ..network.card import Threshold
 from .datasets import LABELS, Study
-from .evaluation import WITHIN_SOURCE_TASKS
+from .evaluation import Task, tasks_by_label
 
 Array = npt.NDArray[np.float64]
 
@@ -38,10 +38,10 @@ def choose_thresholds(studies: Sequence[Study], probabilities: Array, split: str
     does not decide for a small one. The card states both.
     """
     thresholds = {}
-    for label in LABELS:
+    for label, tasks in tasks_by_label(studies).items():
         column = probabilities[:, LABELS.index(label)]
-        groups = _comparisons(studies, label)
-        candidates = np.unique(np.round(column, 3))
+        groups = _comparisons(studies, tasks)
+        candidates = np.unique(np.round(column, 3)) if groups else ()
         best, value, text = -1.0, 0.5, "no study to choose it on"
         for candidate in candidates:
             sensitivity = np.mean([(column[positive] >= candidate).mean() for positive, _ in groups])
@@ -53,19 +53,11 @@ def choose_thresholds(studies: Sequence[Study], probabilities: Array, split: str
     return thresholds
 
 
-def _comparisons(studies: Sequence[Study], label: str) -> list[tuple[list[int], list[int]]]:
-    """(positive rows, negative rows) of each source in which the label is compared with something."""
+def _comparisons(studies: Sequence[Study], tasks: Sequence[Task]) -> list[tuple[list[int], list[int]]]:
+    """(positive rows, negative rows) of each source in which a label is compared with something."""
     pairs = []
-    for task in WITHIN_SOURCE_TASKS:
-        inside = [i for i, study in enumerate(studies) if study.source == task.source]
-        if label == task.positive:
-            positive = [i for i in inside if studies[i].label == label]
-            negative = [i for i in inside if studies[i].label in task.negatives]
-        elif label == "normal" and "normal" in task.negatives:
-            positive = [i for i in inside if studies[i].label == "normal"]
-            negative = [i for i in inside if studies[i].label == task.positive]
-        else:
-            continue
-        if positive and negative:
-            pairs.append((positive, negative))
+    for task in tasks:
+        rows = task.rows(studies)
+        positive = [i for i in rows if studies[i].label == task.positive]
+        pairs.append((positive, [i for i in rows if studies[i].label != task.positive]))
     return pairs

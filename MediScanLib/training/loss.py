@@ -29,6 +29,23 @@ class LossParts(NamedTuple):
     regularization: torch.Tensor
 
 
+class Denominators(NamedTuple):
+    """What the sums over a batch are divided by.
+
+    Given from outside, they let parts of a batch, one after another or in several processes, add up to the loss of
+    the whole batch.
+
+    Attributes:
+        disease: Sum of the weights of the studies whose label says something.
+        severity: Studies whose severity is known.
+        studies: All studies.
+    """
+
+    disease: float
+    severity: float
+    studies: float
+
+
 class CompositeLoss(nn.Module):
     """L = alpha L_disease + beta L_severity + gamma L_regularization.
 
@@ -77,50 +94,62 @@ class CompositeLoss(nn.Module):
         allowed: torch.Tensor,
         severity: torch.Tensor,
         severity_target: torch.Tensor,
+        denominators: Denominators | None = None,
     ) -> LossParts:
-        """Loss of a batch.
+        """Loss of a batch, or the share of a part of a batch in it.
 
         Args:
             logits: (B, K).
             allowed: (B, K) bool, True for every class that the label leaves possible.
             severity: (B,) logits.
             severity_target: (B,) 0 to 1, NaN where unknown.
+            denominators: Of the whole batch where this is a part of it; None where it is the whole.
 
         Raises:
             DataError: A study allows no class, or a severity lies outside 0 to 1.
         """
-        disease = self._disease(logits, allowed)
-        severe = self._severity(severity, severity_target)
-        regularization = _confidence(logits)
+        whole = denominators or self.denominators(allowed, severity_target)
+        disease = self._disease(logits, allowed, whole.disease)
+        severe = self._severity(severity, severity_target, whole.severity)
+        regularization = _confidence(logits, whole.studies)
         total = (
             self.disease_weight * disease + self.severity_weight * severe + self.regularization_weight * regularization
         )
         return LossParts(total, disease, severe, regularization)
 
-    def _disease(self, logits: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    def denominators(self, allowed: torch.Tensor, severity_target: torch.Tensor) -> Denominators:
+        """What the sums over these studies are divided by; a sum over none is divided by something harmless."""
+        weight = float(self._study_weights(allowed).sum())
+        known = int((~torch.isnan(severity_target)).sum())
+        return Denominators(max(weight, torch.finfo(torch.float32).tiny), max(known, 1), len(allowed))
+
+    def _study_weights(self, allowed: torch.Tensor) -> torch.Tensor:
+        weights = torch.ones(allowed.shape[1]) if self.class_weights is None else self.class_weights
+        informative = ~allowed.all(dim=1)
+        return informative * (allowed * weights.to(allowed.device)).sum(1) / allowed.sum(1)
+
+    def _disease(self, logits: torch.Tensor, allowed: torch.Tensor, denominator: float) -> torch.Tensor:
         if not bool(allowed.any(dim=1).all()):
             raise DataError("A study allows no class at all. Allow every class where the label says nothing.")
         log_p = functional.log_softmax(logits, dim=1)
         candidates = -torch.logsumexp(log_p.masked_fill(~allowed, -torch.inf), dim=1)
         weights = torch.ones_like(log_p[0]) if self.class_weights is None else self.class_weights.to(log_p)
-        informative = (~allowed.all(dim=1)).to(log_p)
-        weight = informative * (allowed * weights).sum(1) / allowed.sum(1)
-        even = informative * -(log_p * weights).mean(1)
+        even = (~allowed.all(dim=1)).to(log_p) * -(log_p * weights).mean(1)
         smoothing = self.label_smoothing
-        summed = ((1 - smoothing) * weight * candidates + smoothing * even).sum()
-        return summed / weight.sum().clamp(min=torch.finfo(log_p.dtype).tiny)
+        summed = ((1 - smoothing) * self._study_weights(allowed).to(log_p) * candidates + smoothing * even).sum()
+        return summed / denominator
 
-    def _severity(self, severity: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def _severity(self, severity: torch.Tensor, target: torch.Tensor, denominator: float) -> torch.Tensor:
         known = ~torch.isnan(target)
         filled = torch.where(known, target, 0.0).to(severity.dtype)
         if not bool(((filled >= 0) & (filled <= 1)).all()):
             raise DataError("A severity lies outside 0 to 1. Divide it by the maximum of its scale.")
         each = functional.binary_cross_entropy_with_logits(severity, filled, reduction="none")
-        return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1)
+        return torch.where(known, each, 0.0).sum() / denominator
 
 
-def _confidence(logits: torch.Tensor) -> torch.Tensor:
+def _confidence(logits: torch.Tensor, denominator: float) -> torch.Tensor:
     """KL divergence from even probabilities, log K - H(p), mean over the batch."""
     log_p = functional.log_softmax(logits, dim=1)
     entropy = -(log_p.exp() * log_p).sum(1)
-    return (math.log(logits.shape[1]) - entropy).mean()
+    return (math.log(logits.shape[1]) - entropy).sum() / denominator

@@ -1,0 +1,179 @@
+"""From trained weights to a bundle's card: temperature, thresholds, heat-map scale, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..config import ModelConfig
+from ..network.card import (
+    Calibration,
+    Card,
+    DataSource,
+    FieldStatistics,
+    Grade,
+    InputSpec,
+    Metric,
+    SeverityScale,
+)
+from ..network.fusion import FusionNetwork, HeadOutput
+from ..prediction.activation import class_activation_maps
+from ..progress import Progress, tracked
+from ..study.record import FIELDS
+from .answering import SplitOutput, evaluating
+from .calibration import choose_thresholds, fit_temperature
+from .datasets import BRIXIA_MAXIMUM, LABELS, Study
+from .evaluation import severity_correlation, within_source_auc
+
+TRAINING_CT_WINDOW = (150.0, 300.0)
+"""(center, width) in HU that the 8-bit lung CT slices of the training data look like: fat black, bone white."""
+
+SEVERITY_FINDINGS = ("pneumonia", "covid")
+"""The Brixia score grades lung opacities, whatever their cause."""
+
+GRADES = (("none", 0.0), ("mild", 0.06), ("moderate", 0.33), ("severe", 0.67))
+
+
+@dataclass(frozen=True)
+class CardText:
+    """What a card says in words.
+
+    Attributes:
+        name: Bundle name.
+        version: Version of the bundle.
+        title: One line.
+        description: What it is for and what not.
+        weights_licence: Licence of the weights.
+        cautions: What a user of the figures must know.
+    """
+
+    name: str
+    version: str
+    title: str
+    description: str
+    weights_licence: str
+    cautions: Sequence[str] = ()
+
+
+def input_spec(studies: Sequence[Study], network: FusionNetwork, size: int) -> InputSpec:
+    """Square or cubic input of a network that is trained on these studies."""
+    return InputSpec(
+        size=(size,) * network.encoder.spatial_dims,
+        windows={"CT": TRAINING_CT_WINDOW},
+        mean=network.encoder.input_mean,
+        std=network.encoder.input_std,
+        modalities=sorted({study.modality for study in studies if study.modality}),
+        body_parts=sorted({study.body_part for study in studies if study.body_part}),
+    )
+
+
+def make_card(
+    text: CardText,
+    *,
+    model: ModelConfig,
+    spec: InputSpec,
+    clinical: dict[str, FieldStatistics],
+    train_studies: Sequence[Study],
+    outputs: Mapping[str, SplitOutput],
+    heat_map_scale: float,
+    recipe: dict[str, Any] | None = None,
+) -> Card:
+    """Calibrate and choose thresholds on val, measure on every given split, and write it all down.
+
+    Args:
+        text: Words.
+        model: Architecture.
+        spec: Image input.
+        clinical: Statistics of the training split.
+        train_studies: What it was trained on.
+        outputs: By split, "val" among them.
+        heat_map_scale: From `usual_peak`.
+        recipe: How it was trained.
+    """
+    val = outputs["val"]
+    allowed = torch.tensor([study.allowed for study in val.studies])
+    temperature = fit_temperature(val.fused.logits, allowed)
+    thresholds = choose_thresholds(val.studies, probabilities_of(val.fused, temperature), "val")
+    return Card(
+        name=text.name,
+        version=text.version,
+        title=text.title,
+        description=text.description,
+        labels=list(LABELS),
+        network=model,
+        input=spec,
+        clinical=clinical,
+        calibration=Calibration(temperature=temperature, fitted_on=f"val, {len(val.studies)} studies"),
+        thresholds=thresholds,
+        severity=_severity_scale(train_studies),
+        heat_map_scale=heat_map_scale,
+        data=data_sources(train_studies),
+        weights_licence=text.weights_licence,
+        metrics=[metric for split, output in outputs.items() for metric in _figures(output, temperature, split)],
+        cautions=list(text.cautions),
+        recipe=recipe or {},
+    )
+
+
+def probabilities_of(output: HeadOutput, temperature: float) -> npt.NDArray[np.float64]:
+    """Calibrated probabilities (study, label)."""
+    return torch.softmax(output.logits.double() / temperature, dim=1).numpy()
+
+
+def usual_peak(
+    network: FusionNetwork, images: Iterable[Tensor], count: int, device: torch.device, progress: Progress
+) -> float:
+    """90th percentile over studies of the hottest place of the likeliest finding's heat map.
+
+    Args:
+        network: Trained network.
+        images: Network inputs (1, *spatial), those of val.
+        count: How many.
+        device: Where the network is.
+        progress: Hears of every image.
+    """
+    peaks = []
+    nothing = torch.zeros(1, len(FIELDS), device=device)
+    with evaluating(network), torch.no_grad():
+        for image in tracked(images, "heat-map scale", count, progress):
+            features = network.features(image[None].to(device))
+            result = class_activation_maps(network, features, nothing, nothing.bool())
+            peaks.append(float(result.maps[0, int(result.logits.argmax())].max()))
+    return max(float(np.percentile(peaks, 90)), 1e-6)
+
+
+def data_sources(studies: Sequence[Study]) -> list[DataSource]:
+    """Sources with their licences and numbers of studies."""
+    sources = []
+    for source in sorted({study.source for study in studies}):
+        members = [study for study in studies if study.source == source]
+        licences = sorted({study.licence or "not stated" for study in members})
+        sources.append(DataSource(name=source, licence="; ".join(licences), studies=len(members)))
+    return sources
+
+
+def _figures(output: SplitOutput, temperature: float, split: str) -> list[Metric]:
+    severity = torch.sigmoid(output.fused.severity).double().numpy()
+    return [
+        *within_source_auc(output.studies, probabilities_of(output.fused, temperature), split),
+        *within_source_auc(output.studies, probabilities_of(output.image_only, temperature), split, " (image only)"),
+        *severity_correlation(output.studies, severity, split),
+    ]
+
+
+def _severity_scale(studies: Sequence[Study]) -> SeverityScale | None:
+    """The scale, for the findings it is meant for; None where no study was scored."""
+    if all(study.severity is None for study in studies):
+        return None
+    return SeverityScale(
+        name="Brixia 0-18",
+        maximum=BRIXIA_MAXIMUM,
+        grades=[Grade(name=name, start=start) for name, start in GRADES],
+        findings=list(SEVERITY_FINDINGS),
+    )

@@ -1,0 +1,173 @@
+"""What training minimizes: an image-only pass over all findings, and a pass with clinical values within each source.
+
+Data sets differ in body part, device and in which values were measured, so that "this field is known" gives away the
+data set and with it the finding. The clinical values may therefore only tell apart the findings of one source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..config import TrainingConfig
+from ..network.fusion import FusionNetwork, HeadOutput
+from .datasets import Study
+from .loss import CompositeLoss, Denominators
+
+EXCLUDED = -1e4
+"""Logit of a finding that is out of the question; finite, so that no gradient becomes NaN."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is known to be true of studies.
+
+    Attributes:
+        allowed: (study, label), labels that the study may have.
+        within: (study, label), labels that the study's source has at all.
+        severity: (study,), 0 to 1, NaN where unknown.
+    """
+
+    allowed: Tensor
+    within: Tensor
+    severity: Tensor
+
+    @classmethod
+    def of(cls, studies: Sequence[Study]) -> Targets:
+        """Targets of the studies of a split."""
+        labels_of = {
+            source: torch.tensor([s.allowed for s in studies if s.source == source]).any(0)
+            for source in {s.source for s in studies}
+        }
+        return cls(
+            allowed=torch.tensor([study.allowed for study in studies]),
+            within=torch.stack([labels_of[study.source] for study in studies]),
+            severity=torch.tensor([float("nan") if s.severity is None else s.severity for s in studies]),
+        )
+
+    def of_rows(self, rows: Tensor, device: torch.device | None = None) -> Targets:
+        """Targets of chosen studies."""
+        return Targets(*(part[rows].to(device) for part in (self.allowed, self.within, self.severity)))
+
+
+class ObjectiveParts(NamedTuple):
+    """Scalars.
+
+    Attributes:
+        total: What is minimized, the sum of the others.
+        image: Composite loss of the image alone, over all findings.
+        clinical: Composite loss with clinical values, between the findings of each study's source.
+        divergence: From the image-only opinion on the findings of other sources.
+    """
+
+    total: Tensor
+    image: Tensor
+    clinical: Tensor
+    divergence: Tensor
+
+
+class TwoPassObjective(nn.Module):
+    """The loss of a batch, or the share of a part of a batch in it.
+
+    A module around the network, so that a distributed wrapper sees both passes as one forward call.
+
+    Args:
+        network: Network.
+        settings: Weights of the loss and label smoothing.
+    """
+
+    def __init__(self, network: FusionNetwork, settings: TrainingConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = CompositeLoss(
+            settings.disease_weight,
+            settings.severity_weight,
+            settings.regularization_weight,
+            label_smoothing=settings.label_smoothing,
+        )
+
+    def denominators(self, targets: Targets, processes: int = 1) -> Denominators:
+        """Of a whole batch; divided by the processes, because distributed gradients are averaged and not added."""
+        whole = self.loss.denominators(targets.allowed, targets.severity)
+        return Denominators(*(denominator / processes for denominator in whole))
+
+    def forward(
+        self,
+        image: Tensor,
+        values: Tensor,
+        known: Tensor,
+        targets: Targets,
+        image_shown: Tensor | None = None,
+        denominators: Denominators | None = None,
+        encoder_frozen: bool = False,
+    ) -> ObjectiveParts:
+        """Loss from images.
+
+        Args:
+            image: (B, 1, *spatial).
+            values: (B, field), standardized.
+            known: (B, field) bool.
+            targets: Of these studies.
+            image_shown: (B,) bool, False where the second pass must do without the image; None for all shown.
+            denominators: Of the whole batch, where this is a part of it.
+            encoder_frozen: Whether the encoder is spared its gradient.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not encoder_frozen):
+            features = self.network.features(image)
+        return self.of_features(features, values, known, targets, image_shown, denominators)
+
+    def of_features(
+        self,
+        features: Tensor,
+        values: Tensor,
+        known: Tensor,
+        targets: Targets,
+        image_shown: Tensor | None = None,
+        denominators: Denominators | None = None,
+    ) -> ObjectiveParts:
+        """Loss from feature maps (B, C, *cells); the other arguments as for `forward`."""
+        hidden = _in_float32(self.network.head(features, torch.zeros_like(values), torch.zeros_like(known)))
+        visible = features if image_shown is None else hide_images(features, ~image_shown)
+        shown = _in_float32(self.network.head(visible, values, known))
+        image = self.loss(hidden.logits, targets.allowed, hidden.severity, targets.severity, denominators).total
+        inside = shown.logits.masked_fill(~targets.within, EXCLUDED)
+        clinical = self.loss(inside, targets.allowed, shown.severity, targets.severity, denominators).total
+        each = _outside_divergence(hidden.logits, shown.logits, targets.within)
+        if image_shown is not None:  # without its image a study has no opinion to be held to
+            each = each * image_shown
+        divergence = each.sum() / (denominators.studies if denominators else len(each))
+        return ObjectiveParts(image + clinical + divergence, image, clinical, divergence)
+
+    def validation_loss(self, hidden: HeadOutput, shown: HeadOutput, targets: Targets) -> float:
+        """Disease loss without and with clinical values: within sources, and half as much over all findings."""
+        total = 0.0
+        for output in (hidden, shown):
+            inside = output.logits.masked_fill(~targets.within, EXCLUDED)
+            for logits, share in ((inside, 1.0), (output.logits, 0.5)):
+                total += share * float(self.loss(logits, targets.allowed, output.severity, targets.severity).disease)
+        return total
+
+
+def hide_images(features: Tensor, hidden: Tensor) -> Tensor:
+    """Feature maps with those of hidden images (B,) set to zero: what a network sees that has no image."""
+    return features.masked_fill(hidden.reshape(-1, *[1] * (features.ndim - 1)), 0.0)
+
+
+def _in_float32(output: HeadOutput) -> HeadOutput:
+    return HeadOutput(output.logits.float(), output.severity.float())
+
+
+def _outside_divergence(hidden: Tensor, shown: Tensor, within: Tensor) -> Tensor:
+    """KL divergence (B,) from the image-only opinion on other sources' findings, the source's own taken as one."""
+
+    def coarse(logits: Tensor) -> Tensor:
+        log_p = functional.log_softmax(logits, dim=1)
+        own = torch.logsumexp(log_p.masked_fill(~within, -torch.inf), dim=1, keepdim=True)
+        return torch.cat([own, log_p.masked_fill(within, EXCLUDED)], dim=1)
+
+    return functional.kl_div(coarse(shown), coarse(hidden).detach(), log_target=True, reduction="none").sum(1)
