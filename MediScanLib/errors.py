@@ -109,3 +109,15 @@ class CancelledError(MediScanError):
     """The user cancelled the run."""
 
     code = "cancelled"
+
+
+class CheckpointError(MediScanError):
+    """A training checkpoint is missing, damaged, or belongs to another run."""
+
+    code = "checkpoint"
+
+
+class WriteError(MediScanError):
+    """A file cannot be written; what was there before is untouched."""
+
+    code = "write_failed"
