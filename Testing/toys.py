@@ -62,7 +62,6 @@ class BrightnessNetwork(FusionNetwork):
             in_channels=1,
             out_channels=1,
             stride=cell,
-            offset=(cell - 1) / 2,  # type: ignore[arg-type]
             input_mean=0.0,
             input_std=1.0,
         )

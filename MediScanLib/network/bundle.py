@@ -144,6 +144,8 @@ def save_bundle(network: FusionNetwork, card: Card, parent: Path) -> Bundle:
         save_file(state, scratch / WEIGHTS_FILE)
         card = card.model_copy(update={"files": {WEIGHTS_FILE: file_sha256(scratch / WEIGHTS_FILE)}})
         (scratch / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        # made private by the libraries; whoever installs a bundle for others must not hide it from them
+        (scratch / WEIGHTS_FILE).chmod(0o644)
         scratch.chmod(0o755)
         folder = parent / card.name
         if folder.exists():
@@ -213,12 +215,12 @@ def file_sha256(path: Path) -> str:
 
 def _find(name_or_folder: str | Path) -> Path:
     given = Path(name_or_folder)
-    if (given / CARD_FILE).is_file():
-        return given.resolve()
-    if given.name == str(name_or_folder):
+    if given.name == str(name_or_folder):  # a name first: a folder that happens to be here must not stand in for it
         for folder in bundle_folders():
             if folder.name == given.name:
                 return folder
+    if (given / CARD_FILE).is_file():
+        return given.resolve()
     names = ", ".join(sorted({folder.name for folder in bundle_folders()})) or "none"
     raise BundleError(
         f"{name_or_folder}: no such model. Give the folder of a bundle (it holds {CARD_FILE}) or one of: {names}."

@@ -22,9 +22,8 @@ class Encoder(nn.Module):
         in_channels: Channels of the image.
         out_channels: Channels of the feature map.
         stride: Input pixels from one cell of the feature map to the next, the same along every axis.
-        offset: Input pixel at which the receptive field of the first cell is centered, the same along every axis:
-            cell i stands at pixel `offset + stride * i`. It follows from the padding of the strided layers, and
-            without it a heat map lies half a cell beside what it shows.
+        offset: Input pixel on which the first cell of the feature map is centered, the same along every axis: cell i
+            stands at pixel `offset + stride * i`.
         input_mean: Mean that the preprocessing subtracts from an image of 0 to 1.
         input_std: Deviation by which it then divides.
     """
@@ -38,7 +37,6 @@ class Encoder(nn.Module):
         in_channels: int,
         out_channels: int,
         stride: int,
-        offset: int,
         input_mean: float,
         input_std: float,
     ) -> None:
@@ -49,9 +47,17 @@ class Encoder(nn.Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.stride = stride
-        self.offset = offset
         self.input_mean = input_mean
         self.input_std = input_std
+
+    @property
+    def offset(self) -> float:
+        """Center of the first cell, half a pixel before the middle of its `stride` pixels.
+
+        The paddings of the strided layers put the receptive fields elsewhere, but a trained network undoes that: it
+        has seen its images mirrored, and so treats both sides alike (docs/decisions/0004).
+        """
+        return (self.stride - 1) / 2
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -67,7 +73,6 @@ class Encoder(nn.Module):
 class _Backbone(NamedTuple):
     build: Callable[[int, int], nn.Module]  # (spatial_dims, in_channels) -> layers
     out_channels: int
-    offset: int
     spatial_dims: tuple[int, ...] = (2, 3)
     input_mean: float = pretrained.GRAY_MEAN
     input_std: float = pretrained.GRAY_STD
@@ -99,7 +104,6 @@ def build_encoder(backbone: str, spatial_dims: int = 2, in_channels: int = 1, we
         in_channels=in_channels,
         out_channels=entry.out_channels,
         stride=32,
-        offset=entry.offset,
         input_mean=entry.input_mean,
         input_std=entry.input_std,
     )
@@ -172,13 +176,12 @@ def _efficientnet_lite0(_spatial_dims: int, in_channels: int) -> nn.Module:
 
 
 _BACKBONES = {
-    "resnet50": _Backbone(_resnet50, out_channels=2048, offset=0),
-    "densenet121": _Backbone(_densenet121, out_channels=1024, offset=14),
-    "efficientnet-b3": _Backbone(_efficientnet_b3, out_channels=1536, offset=0),
+    "resnet50": _Backbone(_resnet50, out_channels=2048),
+    "densenet121": _Backbone(_densenet121, out_channels=1024),
+    "efficientnet-b3": _Backbone(_efficientnet_b3, out_channels=1536),
     "efficientnet-lite0": _Backbone(
         _efficientnet_lite0,
         out_channels=efficientnet_lite.OUT_CHANNELS,
-        offset=31,
         spatial_dims=(2,),
         input_mean=efficientnet_lite.INPUT_MEAN,
         input_std=efficientnet_lite.INPUT_STD,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..network.card import Card
 from ..study.image import MedicalImage
+from .preprocessing import is_axial
 from .result import DeferralReason, Finding
 
 _EXTREMITY = frozenset(
@@ -81,6 +82,8 @@ def _input_reasons(image: MedicalImage, card: Card, contrast: bool) -> Iterator[
         )
     if image.is_volume and image.modality is None and known:
         yield "unknown_modality", "The file does not say what kind of volume it is, and its values do not tell."
+    if image.is_volume and image.modality == "CT" and card.network.spatial_dims == 2 and not is_axial(image):
+        yield "not_axial", "The slices are not axial, and the model learned CT from axial slices."
     region = body_region(image.body_part)
     if region and card.input.body_parts and region not in card.input.body_parts:
         yield (

@@ -82,7 +82,7 @@ def prepare_slices(image: MedicalImage, spec: InputSpec, slices: Sequence[int]) 
         pixels[:, None], size=(rows.scaled, columns.scaled), mode="bilinear", antialias=True, align_corners=False
     )
     mirrored = mirrored_axes(image)[1:]
-    tensor = _laid_out(_standardized(resized, spec), (rows, columns), mirrored, spec)
+    tensor = _laid_out(_stretched(resized, _uneven(pixels), spec), (rows, columns), mirrored, spec)
     return NetworkInput(tensor, (None, rows.axis(mirrored[0]), columns.axis(mirrored[1])), tuple(slices))
 
 
@@ -90,8 +90,9 @@ def prepare_volume(image: MedicalImage, spec: InputSpec) -> NetworkInput:
     """A whole volume for a 3D network, `spec.size` (slices, rows, columns)."""
     x_mm, y_mm, z_mm = image.spacing or (1.0, 1.0, 1.0)
     slices, rows, columns = _fit_all(image.shape, (z_mm, y_mm, x_mm), spec.size)
+    pixels = _windowed(image, spec, image.pixels)
     in_plane = functional.interpolate(
-        _windowed(image, spec, image.pixels)[:, None],
+        pixels[:, None],
         size=(rows.scaled, columns.scaled),
         mode="bilinear",
         antialias=True,
@@ -104,8 +105,13 @@ def prepare_volume(image: MedicalImage, spec: InputSpec) -> NetworkInput:
     )
     volume = through.reshape(1, 1, slices.scaled, rows.scaled, columns.scaled)
     mirrored = mirrored_axes(image)
-    tensor = _laid_out(_standardized(volume, spec), (slices, rows, columns), mirrored, spec)
+    tensor = _laid_out(_stretched(volume, _uneven(pixels[None]), spec), (slices, rows, columns), mirrored, spec)
     return NetworkInput(tensor, (slices.axis(mirrored[0]), rows.axis(mirrored[1]), columns.axis(mirrored[2])), ())
+
+
+def is_axial(image: MedicalImage) -> bool:
+    """True where columns, rows and slices run along right-left, anterior-posterior and inferior-superior."""
+    return bool((np.abs(np.diag(image.direction_matrix)) > np.sqrt(0.5)).all())
 
 
 def mirrored_axes(image: MedicalImage) -> tuple[bool, bool, bool]:
@@ -114,8 +120,7 @@ def mirrored_axes(image: MedicalImage) -> tuple[bool, bool, bool]:
     Only axial slices are turned: what is upright in a radiograph or an ultrasound is how the file stores it.
     """
     direction = image.direction_matrix
-    axial = (np.abs(np.diag(direction)) > np.sqrt(0.5)).all()
-    if not axial or not (image.is_volume or image.modality == "CT"):
+    if not is_axial(image) or not (image.is_volume or image.modality == "CT"):
         return False, False, False
     return bool(direction[2, 2] < 0), bool(direction[1, 1] < 0), bool(direction[0, 0] < 0)
 
@@ -139,22 +144,30 @@ def _windowed(image: MedicalImage, spec: InputSpec, pixels: np.ndarray) -> Tenso
     return torch.from_numpy(pixels.clip(center - width / 2, center + width / 2))
 
 
-def _standardized(resized: Tensor, spec: InputSpec) -> Tensor:
-    """Percentiles of each sample to 0 and 1, then the network's mean and standard deviation."""
+def _uneven(pixels: Tensor) -> Tensor:
+    """(sample, 1) False where all pixels of a sample are the same; asked before scaling, which rounds."""
+    flat = pixels.flatten(1)
+    return flat.amax(dim=1, keepdim=True) > flat.amin(dim=1, keepdim=True)
+
+
+def _stretched(resized: Tensor, uneven: Tensor, spec: InputSpec) -> Tensor:
+    """Percentiles of each sample to 0 and 1."""
     flat = resized.flatten(1)
     count = flat.shape[1]
     ranks = [max(1, min(count, math.ceil(p / 100 * count))) for p in spec.percentiles]
     low, high = (flat.kthvalue(rank, dim=1, keepdim=True).values for rank in ranks)
     # an even picture has no contrast to stretch: it becomes all zero instead of amplified noise
-    scaled = torch.where(high > low, (flat - low) / (high - low).clamp_min(torch.finfo(torch.float32).tiny), 0.0)
-    return ((scaled.clamp(0, 1) - spec.mean) / spec.std).reshape(resized.shape)
+    span = (high - low).clamp_min(torch.finfo(torch.float32).tiny)
+    scaled = torch.where(uneven & (high > low), (flat - low) / span, 0.0)
+    return scaled.clamp(0, 1).reshape(resized.shape)
 
 
 def _laid_out(tensor: Tensor, fits: Sequence[_Fit], mirrored: Sequence[bool], spec: InputSpec) -> Tensor:
-    """Turned, and centered in the network's input; the border is black, as outside a collimator."""
+    """Turned, centered in the network's input with a black border as outside a collimator, and standardized."""
     turned = tensor.flip([2 + axis for axis, flip in enumerate(mirrored) if flip])
     padding = [side for fit in reversed(fits) for side in (fit.before, fit.size - fit.scaled - fit.before)]
-    return functional.pad(turned, padding, value=-spec.mean / spec.std)
+    # border before standardizing: an even picture must come out exactly as its border, to be known as blank
+    return (functional.pad(turned, padding) - spec.mean) / spec.std
 
 
 def prepare_clinical(records: Sequence[ClinicalRecord], card: Card) -> tuple[Tensor, Tensor]:

@@ -49,9 +49,13 @@ def find_images(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def _walk(start: Path) -> Iterator[Path]:
+    unreadable: list[Path] = []
+
     def refuse(error: OSError) -> None:
         if error.filename is not None and Path(error.filename) == start:
             raise os_error(start, error)
+        if error.filename is not None:
+            unreadable.append(Path(error.filename))
 
     for where, folders, names in os.walk(start, onerror=refuse, followlinks=False):
         folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
@@ -61,6 +65,7 @@ def _walk(start: Path) -> Iterator[Path]:
             yield folder
         else:
             yield from files
+    yield from unreadable  # each is reported when it is read, and not lost in silence
 
 
 def _may_be_image(name: str) -> bool:

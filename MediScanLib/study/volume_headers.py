@@ -44,6 +44,7 @@ class Promise:
         offset: Where the pixels start in the (decompressed) file.
         encoding: "raw", "gzip", "zlib" or another word of the format.
         floating: NumPy data type of NIfTI pixels that may hold NaN, which its reader would turn to 0 in silence.
+        has_spacing: False where the header gives no distance between pixels, for which its reader would take 1 mm.
     """
 
     sizes: tuple[int, ...]
@@ -52,6 +53,7 @@ class Promise:
     offset: int = 0
     encoding: str = "raw"
     floating: str | None = None
+    has_spacing: bool = True
 
     @property
     def bytes(self) -> int:
@@ -177,6 +179,7 @@ def _nrrd(source: Source) -> Promise:
         fields.get("data file", fields.get("datafile")),
         length,
         "gzip" if encoding == "gz" else encoding,
+        has_spacing="spacings" in fields or "space directions" in fields,
     )
 
 
@@ -189,6 +192,8 @@ def _meta(source: Source) -> Promise:
         )
     if fields.get("binarydata", "true").lower() != "true":
         raise ReadError(source.name, "keeps its pixels as text", "Save it as binary.", code="unsupported")
+    if fields.get("headersize", "0") not in ("0", "-1"):
+        raise ReadError(source.name, "skips parts of its data file", "Save it as one .mha file.", code="unsupported")
     data = fields["elementdatafile"]
     return Promise(
         tuple(int(size) for size in fields["dimsize"].split()),
@@ -196,4 +201,5 @@ def _meta(source: Source) -> Promise:
         None if data.upper() == "LOCAL" else data,
         length,
         "zlib" if fields.get("compresseddata", "false").lower() == "true" else "raw",
+        has_spacing="elementspacing" in fields or "elementsize" in fields,
     )

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,7 +41,8 @@ def read_volume(source: Source, kind: Kind, memory_limit: int) -> MedicalImage:
     detached = _detached(source, promise)
     notes = _check_bytes(detached or source, promise, kind)
     with _readable(source, kind, promise, detached) as path:
-        return _read(path, source, kind, notes)
+        image = _read(path, source, kind, notes)
+    return image if promise.has_spacing else replace(image, spacing=None)
 
 
 def _detached(source: Source, promise: Promise) -> Source | None:

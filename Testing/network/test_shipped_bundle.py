@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from MediScanLib.network.bundle import CARD_FILE, DEFAULT_BUNDLE, WEIGHTS_FILE, Bundle, file_sha256, load_bundle
 from MediScanLib.prediction.predictor import Predictor
+from MediScanLib.prediction.preprocessing import prepare_slices
 from MediScanLib.prediction.result import Prediction
+from MediScanLib.study.image import MedicalImage
 from MediScanLib.study.reading import read_image
 from MediScanLib.study.record import FIELDS
 
@@ -109,3 +112,31 @@ def test_a_real_image_gives_a_finite_prediction(predictor, shared_data, source):
 def test_the_same_image_twice_is_the_same_prediction(predictor, shared_data):
     image = read_image(sorted((shared_data / "images" / "cohen").glob("*.jpg"))[0])
     assert predictor(image).findings == predictor(image).findings
+
+
+def test_cells_stand_in_the_middle_of_their_pixels(predictor, shared_data):
+    """Mirroring the image mirrors its feature map cell on cell: only a center at (stride - 1) / 2 does that."""
+    paths = sorted((shared_data / "images" / "nih").glob("*.jpg"))[:8]
+    spec = predictor.bundle.card.input
+    batch = torch.cat([prepare_slices(read_image(path), spec, (0,)).tensor for path in paths])
+    with torch.inference_mode():
+        maps = predictor.network.features(batch)
+        mirrored = predictor.network.features(batch.flip(3)).flip(3)
+    cells = maps.shape[3]
+
+    def similarity(shift: int) -> float:
+        one, two = (
+            m.narrow(3, max(0, start), cells - abs(shift)) - m.mean((2, 3), keepdim=True)
+            for m, start in ((maps, shift), (mirrored, -shift))
+        )
+        return float(functional.cosine_similarity(one.flatten(), two.flatten(), dim=0))
+
+    assert similarity(0) > max(similarity(-1), similarity(1)) + 0.1
+    assert predictor.network.encoder.offset == (predictor.network.encoder.stride - 1) / 2
+
+
+@pytest.mark.parametrize("shape", [(1, 400, 500), (1, 512, 512), (3, 77, 90)])
+@pytest.mark.parametrize("value", [0, 128, 0.1, -1000, 4095])
+def test_a_blank_image_of_any_size_and_value_is_left_to_a_human(predictor, shape, value):
+    blank = MedicalImage(pixels=np.full(shape, value), spacing=(1, 1, 1), source="blank")
+    assert predictor(blank).certainty.reasons[0].code == "blank_image"

@@ -202,3 +202,9 @@ def test_out_of_memory_halves_the_batch_then_goes_to_the_cpu(monkeypatch):
 def test_a_volume_of_unknown_kind_is_left_to_a_human():
     assert make_predictor()(noise(4, 40, 60)).certainty.reasons[0].code == "unknown_modality"
     assert not make_predictor()(noise(1, 40, 60)).certainty.deferred, "a picture has no modality to state"
+
+
+def test_sagittal_ct_under_a_model_of_axial_slices_is_left_to_a_human():
+    sagittal = (0, 0, 1, 1, 0, 0, 0, -1, 0)
+    certainty = make_predictor()(noise(4, 40, 60, modality="CT", direction=sagittal)).certainty
+    assert [reason.code for reason in certainty.reasons] == ["not_axial"]

@@ -319,3 +319,20 @@ def test_gzip_of_something_else():
     with pytest.raises(ReadError) as caught:
         read_image(gzip.compress(b"hello" * 200))
     assert caught.value.code == "unsupported"
+
+
+def test_a_header_without_spacing_gives_no_lengths(tmp_path):
+    pixels = np.arange(24, dtype=np.uint8)
+    nrrd = b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 3 2\nencoding: raw\n\n" + pixels.tobytes()
+    meta = b"NDims = 3\nDimSize = 4 3 2\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n" + pixels.tobytes()
+    for content in (nrrd, meta):
+        image = read_image(content, name="bare")
+        assert image.spacing is None
+        assert np.array_equal(image.pixels.ravel(), pixels)
+    assert read_image(nrrd.replace(b"encoding", b"spacings: 1 2 3\nencoding"), name="spaced").spacing == (1, 2, 3)
+
+
+def test_a_metaimage_that_skips_bytes_is_refused():
+    meta = b"NDims = 3\nHeaderSize = 5\nDimSize = 4 3 2\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    with pytest.raises(ReadError, match="skips parts"):
+        read_image(meta + bytes(24), name="skipping")

@@ -30,6 +30,7 @@ from pydicom.sequence import Sequence
 
 from MediScanLib.errors import ReadError
 from MediScanLib.study import decoding, guards
+from MediScanLib.study.finding import find_images
 from MediScanLib.study.reading import read_image
 
 PIXELS = np.arange(32 * 48, dtype=np.uint16).reshape(32, 48)
@@ -660,3 +661,18 @@ def test_copies_of_one_file_under_all_names_give_the_same(make_dicom, tmp_path):
     first.write_bytes(make_dicom(PIXELS))
     shutil.copy(first, tmp_path / "b")
     np.testing.assert_array_equal(read_image(first).pixels, read_image(tmp_path / "b").pixels)
+
+
+def test_a_subfolder_that_may_not_be_read_is_listed_and_not_lost(tmp_path, monkeypatch):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "open" / "a.png").write_bytes(b"x")
+    real = os.scandir
+
+    def scandir(path):  # file permissions do not stop root, under which CI may run
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [path.name for path in find_images(tmp_path)] == ["a.png", "closed"]
