@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from . import __version__
+from .commands.data import data
 from .errors import MediScanError
 from .notice import RESEARCH_USE_NOTICE
 
@@ -377,6 +378,9 @@ def _no_model() -> NoReturn:
 def _absolute(path: str | Path) -> str:
     """One spelling for every way to name the same place, without following links."""
     return os.path.abspath(path)  # noqa: PTH100
+
+
+main.add_command(data)
 
 
 if __name__ == "__main__":
