@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from ..network.card import Metric
 from .datasets import LABELS, Study
+from .evaluating.bootstrap import intervals
 
 Array = npt.NDArray[np.float64]
 
@@ -32,6 +33,15 @@ class Task:
     positive: str
     negatives: tuple[str, ...]
 
+    def rows(self, studies: Sequence[Study]) -> list[int]:
+        """Positions of the studies that take part."""
+        sides = (self.positive, *self.negatives)
+        return [i for i, study in enumerate(studies) if study.source == self.source and study.label in sides]
+
+    def answerable(self, studies: Sequence[Study]) -> bool:
+        """Whether both sides have studies."""
+        return len({studies[i].label == self.positive for i in self.rows(studies)}) == 2
+
 
 WITHIN_SOURCE_TASKS = (
     Task("pneumonia vs normal", "nih", "pneumonia", ("normal",)),
@@ -42,6 +52,35 @@ WITHIN_SOURCE_TASKS = (
     Task("cancer vs benign and normal", "iqothnccd", "cancer", ("benign", "normal")),
 )
 """Comparing classes across sources mostly measures the source."""
+
+
+def tasks_in(studies: Sequence[Study]) -> list[Task]:
+    """The comparisons that the studies can answer: the known ones, and in any other source each finding alone."""
+    known = {task.source for task in WITHIN_SOURCE_TASKS}
+    tasks = list(WITHIN_SOURCE_TASKS)
+    for source in sorted({study.source for study in studies} - known):
+        inside = [study for study in studies if study.source == source]
+        for position, label in enumerate(LABELS):
+            # a label that leaves the finding open stands on neither side
+            others = tuple(sorted({study.label for study in inside if not study.allowed[position]}))
+            if label != "normal":
+                tasks.append(Task(f"{label} vs {' and '.join(others)}", source, label, others))
+    return [task for task in tasks if task.answerable(studies)]
+
+
+def tasks_by_label(studies: Sequence[Study]) -> dict[str, list[Task]]:
+    """The comparisons that tell how well each of LABELS is recognized within its sources.
+
+    Normal is compared with the finding of its source; benign studies stand aside there, being neither.
+    """
+    tasks = tasks_in(studies)
+    turned = [
+        Task(f"normal vs {task.positive}", task.source, "normal", (task.positive,))
+        for task in tasks
+        if "normal" in task.negatives
+    ]
+    every = [*tasks, *(task for task in turned if task.answerable(studies))]
+    return {label: [task for task in every if task.positive == label] for label in LABELS}
 
 
 def within_source_auc(studies: Sequence[Study], probabilities: Array, split: str, suffix: str = "") -> list[Metric]:
@@ -55,14 +94,10 @@ def within_source_auc(studies: Sequence[Study], probabilities: Array, split: str
     """
     metrics = []
     for task in WITHIN_SOURCE_TASKS:
-        rows = [
-            i
-            for i, study in enumerate(studies)
-            if study.source == task.source and study.label in (task.positive, *task.negatives)
-        ]
-        truth = np.array([studies[i].label == task.positive for i in rows])
-        if len(set(truth.tolist())) < 2:
+        if not task.answerable(studies):
             continue
+        rows = task.rows(studies)
+        truth = np.array([studies[i].label == task.positive for i in rows])
         scores = probabilities[rows, LABELS.index(task.positive)]
         patients = [studies[i].patient for i in rows]
         value, low, high = bootstrap(partial(_auc, truth, scores), patients)
@@ -114,29 +149,13 @@ def severity_correlation(studies: Sequence[Study], scores: Array, split: str) ->
 def bootstrap(
     statistic: Callable[[npt.NDArray[np.int64]], float], patients: Sequence[str], rounds: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Point estimate and 95 % percentile interval of a statistic, resampling patients (Efron and Tibshirani 1993).
+    """Point estimate and 95 % percentile interval of one statistic; see `evaluating.bootstrap.intervals`.
 
     Args:
-        statistic: Of the rows at the given positions; a resample for which it is undefined is drawn again.
+        statistic: Of the rows at the given positions; ValueError where it is undefined.
         patients: Patient of each row; the rows of a patient stay together.
         rounds: Resamples.
         seed: Of the resampling.
     """
-    rng = np.random.default_rng(seed)
-    names, group = np.unique(np.asarray(patients), return_inverse=True)
-    members = [np.flatnonzero(group == i) for i in range(len(names))]
-    values: list[float] = []
-    for _ in range(20 * rounds):
-        if len(values) == rounds:
-            break
-        drawn = np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
-        try:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                value = statistic(drawn)
-        except ValueError:  # one class only
-            continue
-        if np.isfinite(value):
-            values.append(value)
-    everything = statistic(np.arange(len(group)))
-    low, high = np.percentile(values, (2.5, 97.5)) if values else (np.nan, np.nan)
-    return everything, float(low), float(high)
+    figure = intervals(lambda rows: {"": statistic(rows)}, patients, rounds, seed)[""]
+    return figure.value, figure.low, figure.high

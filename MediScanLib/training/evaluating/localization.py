@@ -1,0 +1,247 @@
+"""Whether heat maps lie where readers saw the lesion, beside a blob in the center and beside a second reader.
+
+Pointing game (Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016), without its tolerance;
+intersection over union at a threshold tuned on val; relevance mass (Arras et al., "CLEVR-XAI", 2022), the share of the
+whole map inside the marks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import permutations
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import DataError
+from ...prediction.predictor import Predictor
+from ...progress import Progress, SilentProgress, tracked
+from ...study.reading import read_image
+from .bootstrap import RESAMPLES, Figure, IntArray, intervals
+from .regions import NO_COPY, BoolArray, Region
+
+HeatArray = npt.NDArray[np.float32]
+
+MODEL, BLOB = "model", "centered blob"
+POINTING, OVERLAP, MASS = "pointing game", "IoU", "relevance mass"
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""Candidates, as fractions of a map's own peak."""
+
+BLOB_SIGMA = 0.25
+"""Standard deviation of the blob as a fraction of rows and columns."""
+
+
+@dataclass(frozen=True)
+class Localized:
+    """One image: the scores of its maps, and those of the overlap at every candidate threshold.
+
+    Attributes:
+        region: What readers marked.
+        label: Finding whose map was scored.
+        area: Share of the image that is marked; the relevance mass of an even map.
+        pointing: By rater, 1.0 where the peak lies inside the marks.
+        mass: By rater.
+        overlap: By rater, IoU at each of THRESHOLDS.
+    """
+
+    region: Region
+    label: str
+    area: float
+    pointing: Mapping[str, float]
+    mass: Mapping[str, float]
+    overlap: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Scores of one rater on one group of images.
+
+    Attributes:
+        rater: MODEL, BLOB, or the second reader.
+        group: Source of images and marks.
+        label: Finding, or "all".
+        images: Number of images.
+        area: Mean share of the image that is marked.
+        threshold: Fraction of the map's peak for the IoU; None for a reader.
+        figures: By POINTING, OVERLAP, MASS; for the model also "pointing game - blob's", paired.
+    """
+
+    rater: str
+    group: str
+    label: str
+    images: int
+    area: float
+    threshold: float | None
+    figures: Mapping[str, Figure]
+
+
+def pointing(heat: HeatArray, marked: BoolArray) -> float:
+    """1.0 where the hottest place is marked; an empty map points nowhere."""
+    return float(heat.max() > 0 and marked[np.unravel_index(int(heat.argmax()), heat.shape)])
+
+
+def overlap(heat: HeatArray, marked: BoolArray, threshold: float) -> float:
+    """Intersection over union of the marks with the map above this fraction of its peak; 0 for an empty map."""
+    if not heat.max() > 0:
+        return 0.0
+    hot = heat >= threshold * heat.max()
+    return float((hot & marked).sum() / (hot | marked).sum())
+
+
+def relevance_mass(heat: HeatArray, marked: BoolArray) -> float:
+    """Share of the map inside the marks; 0 for an empty map."""
+    total = float(heat.sum(dtype=np.float64))
+    return float(heat[marked].sum(dtype=np.float64)) / total if total > 0 else 0.0
+
+
+def centered_blob(shape: tuple[int, int]) -> HeatArray:
+    """A Gaussian in the middle of the image, which has seen nothing."""
+    rows, columns = (((np.arange(size) + 0.5) / size - 0.5) / BLOB_SIGMA for size in shape)
+    return np.exp(-0.5 * (rows[:, None] ** 2 + columns[None] ** 2)).astype(np.float32)
+
+
+def wanted_regions(regions: Iterable[Region], split: str) -> list[Region]:
+    """Regions to score: those of the split, those of val for the threshold, never those of train.
+
+    Lesion images without a copy in the manifest belong to no split: they are kept for the report on test.
+    """
+    splits = {split, "val"} | ({NO_COPY} if split == "test" else set())
+    return [region for region in regions if region.split in splits - {"train"}]
+
+
+def localize(predictor: Predictor, regions: Sequence[Region], progress: Progress | None = None) -> list[Localized]:
+    """Score the maps of every region.
+
+    Where the manifest does not name the finding, the map of the likelier one of pneumonia and covid is taken. Regions
+    of a finding that the model has no map of are left out.
+
+    Raises:
+        DataError: Volumes, for which there are no boxes.
+    """
+    found = []
+    for region in tracked(regions, "localization", len(regions), progress or SilentProgress()):
+        image = read_image(region.image)
+        if image.shape[0] > 1:
+            raise DataError(f"{region.image}: boxes and masks are scored on single images, not on volumes.")
+        prediction = predictor(image, region.record)
+        maps = prediction.maps
+        candidates = [region.label] if region.label else ["pneumonia", "covid"]
+        labels = [label for label in candidates if label in prediction.probabilities]
+        if maps is None or not labels:
+            continue
+        label = max(labels, key=lambda name: prediction.probabilities[name])
+        marked = region.marked(image.shape[1:])
+        heats = {MODEL: maps.on_image(label)[0], BLOB: centered_blob(image.shape[1:])}
+        found.append(
+            Localized(
+                region=region,
+                label=label,
+                area=float(marked.mean()),
+                pointing={rater: pointing(heat, marked) for rater, heat in heats.items()},
+                mass={rater: relevance_mass(heat, marked) for rater, heat in heats.items()},
+                overlap={rater: tuple(overlap(h, marked, t) for t in THRESHOLDS) for rater, h in heats.items()},
+            )
+        )
+    return found
+
+
+def summarize_localization(
+    localized: Sequence[Localized], split: str, resamples: int = RESAMPLES
+) -> list[Localization]:
+    """By source of the marks, by finding within it, and beside it the blob. Thresholds come from val alone."""
+    thresholds = {
+        rater: best_threshold([item for item in localized if item.region.split == "val"], rater)
+        for rater in (MODEL, BLOB)
+    }
+    reported = [item for item in localized if item.region.split in (split, NO_COPY)]
+    table = []
+    for group in dict.fromkeys(item.region.group for item in reported):
+        own = [item for item in reported if item.region.group == group]
+        labels = sorted({item.label for item in own})
+        for label in labels if len(labels) == 1 else ["all", *labels]:
+            members = [item for item in own if label in ("all", item.label)]
+            table += _raters(members, group, label, thresholds, resamples)
+    return table
+
+
+def best_threshold(localized: Sequence[Localized], rater: str) -> float | None:
+    """Fraction of the peak with the largest mean IoU; None where there is nothing to tune it on."""
+    if not localized:
+        return None
+    mean = np.mean([item.overlap[rater] for item in localized], axis=0)
+    return THRESHOLDS[int(mean.argmax())]
+
+
+def readers_agreement(
+    regions: Sequence[Region], shape: tuple[int, int] = (512, 512), resamples: int = RESAMPLES
+) -> list[Localization]:
+    """Two readers on the same image, each scored as if it were a map of the other, whatever the split.
+
+    A reader points at the middle of the largest box.
+    """
+    pairs = [(region, first, second) for region in regions for first, second in permutations(region.boxes, 2)]
+    table = []
+    for group, label in dict.fromkeys((region.group, region.label) for region, _, _ in pairs):
+        own = [pair for pair in pairs if (pair[0].group, pair[0].label) == (group, label)]
+        scores = np.array([_reader_scores(region, first, second, shape) for region, first, second in own])
+        figures = intervals(partial(_mean_scores, scores), [region.patient for region, _, _ in own], resamples)
+        images = {region.image for region, _, _ in own}
+        area = float(np.mean([region.marked(shape).mean() for region, _, _ in own]))
+        table.append(Localization("second reader (all splits)", group, label, len(images), area, None, figures))
+    return table
+
+
+def _mean_scores(scores: npt.NDArray[np.float64], rows: IntArray) -> dict[str, float]:
+    pointed, joined, mass = scores[rows].mean(axis=0)
+    return {POINTING: float(pointed), OVERLAP: float(joined), MASS: float(mass)}
+
+
+def _reader_scores(region: Region, first: str, second: str, shape: tuple[int, int]) -> tuple[float, float, float]:
+    truth, other = region.marked(shape, first), region.marked(shape, second)
+    x, y, width, height = max(region.boxes[second], key=lambda box: box[2] * box[3])
+    middle = truth[int((y + height / 2) * shape[0]), int((x + width / 2) * shape[1])]
+    joined = (truth & other).sum()
+    return float(middle), float(joined / (truth | other).sum()), float(joined / other.sum())
+
+
+def _raters(
+    members: Sequence[Localized],
+    group: str,
+    label: str,
+    thresholds: Mapping[str, float | None],
+    resamples: int,
+) -> list[Localization]:
+    points = {rater: np.array([item.pointing[rater] for item in members]) for rater in (MODEL, BLOB)}
+    masses = {rater: np.array([item.mass[rater] for item in members]) for rater in (MODEL, BLOB)}
+    overlaps = {
+        rater: np.array([item.overlap[rater][THRESHOLDS.index(threshold)] for item in members])
+        for rater, threshold in thresholds.items()
+        if threshold is not None
+    }
+
+    def statistic(rows: IntArray) -> dict[str, float]:
+        figures = {}
+        for rater in (MODEL, BLOB):
+            figures[f"{rater}|{POINTING}"] = float(points[rater][rows].mean())
+            figures[f"{rater}|{MASS}"] = float(masses[rater][rows].mean())
+            if rater in overlaps:
+                figures[f"{rater}|{OVERLAP}"] = float(overlaps[rater][rows].mean())
+        figures[f"{MODEL}|{POINTING} - blob's"] = figures[f"{MODEL}|{POINTING}"] - figures[f"{BLOB}|{POINTING}"]
+        return figures
+
+    figures = intervals(statistic, [item.region.patient for item in members], resamples)
+    area = float(np.mean([item.area for item in members]))
+    return [
+        Localization(
+            rater,
+            group,
+            label,
+            len(members),
+            area,
+            thresholds[rater],
+            {name.split("|")[1]: figure for name, figure in figures.items() if name.startswith(f"{rater}|")},
+        )
+        for rater in (MODEL, BLOB)
+    ]
