@@ -13,6 +13,8 @@ import click
 
 from . import __version__
 from .commands.data import data
+from .commands.evaluate import evaluate
+from .commands.train import train
 from .errors import MediScanError
 from .notice import RESEARCH_USE_NOTICE
 
@@ -380,7 +382,8 @@ def _absolute(path: str | Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100
 
 
-main.add_command(data)
+for command in (data, train, evaluate):
+    main.add_command(command)
 
 
 if __name__ == "__main__":
