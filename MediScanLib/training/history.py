@@ -35,6 +35,8 @@ def draw_curves(path: Path, rows: Sequence[Row], monitor: str, best_epoch: int) 
     names = {"within_source_auc": "mean AUC within source, val", "loss": "loss, val"}
     right.plot(epochs, [row[f"val_{monitor}"] for row in rows], marker=".", color="C2", label=names[monitor])
     right.set(xlabel="epoch", ylabel=names[monitor])
+    if monitor == "within_source_auc":
+        right.set_ylim(top=min(right.get_ylim()[1], 1.005))
     rate = right.twinx()
     rate.plot(epochs, [row["learning_rate"] for row in rows], color="0.6", linestyle="--", label="learning rate")
     rate.set(ylabel="learning rate", ylim=(0, None))
