@@ -93,9 +93,7 @@ def within_source_auc(studies: Sequence[Study], probabilities: Array, split: str
         suffix: Added to the metric's name, such as " (image only)".
     """
     metrics = []
-    for task in WITHIN_SOURCE_TASKS:
-        if not task.answerable(studies):
-            continue
+    for task in tasks_in(studies):
         rows = task.rows(studies)
         truth = np.array([studies[i].label == task.positive for i in rows])
         scores = probabilities[rows, LABELS.index(task.positive)]

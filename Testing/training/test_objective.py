@@ -80,7 +80,7 @@ def test_clinical_values_are_not_rewarded_for_telling_sources_apart(network) -> 
     with torch.no_grad():
         network.disease.bias[4] += 3.0  # cancer, of which this source has none
     after = objective.of_features(features, values, known, targets)
-    assert float(after.clinical) == pytest.approx(float(before.clinical), rel=1e-6)
+    assert after.clinical.item() == pytest.approx(before.clinical.item(), rel=1e-6)
     assert float(after.image) > float(before.image) + 0.1
 
 
