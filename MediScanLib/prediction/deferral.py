@@ -85,6 +85,11 @@ def _input_reasons(image: MedicalImage, card: Card, contrast: bool) -> Iterator[
     if image.is_volume and image.modality == "CT" and card.network.spatial_dims == 2 and not is_axial(image):
         yield "not_axial", "The slices are not axial, and the model learned CT from axial slices."
     region = body_region(image.body_part)
+    if region is None and image.modality == "CT" and card.input.body_parts:
+        yield (
+            "unknown_body_part",
+            f"The file does not say which body part the CT shows; the model knows {', '.join(card.input.body_parts)}.",
+        )
     if region and card.input.body_parts and region not in card.input.body_parts:
         yield (
             "unfamiliar_body_part",

@@ -102,6 +102,7 @@ def test_without_explanations_there_are_no_maps():
     [
         ({"modality": "MR"}, "unfamiliar_modality"),
         ({"modality": "CR", "body_part": "SKULL"}, "unfamiliar_body_part"),
+        ({"modality": "CT"}, "unknown_body_part"),
     ],
 )
 def test_unfamiliar_studies_are_left_to_a_human(facts, code):
@@ -206,5 +207,6 @@ def test_a_volume_of_unknown_kind_is_left_to_a_human():
 
 def test_sagittal_ct_under_a_model_of_axial_slices_is_left_to_a_human():
     sagittal = (0, 0, 1, 1, 0, 0, 0, -1, 0)
-    certainty = make_predictor()(noise(4, 40, 60, modality="CT", direction=sagittal)).certainty
+    image = noise(4, 40, 60, modality="CT", body_part="CHEST", direction=sagittal)
+    certainty = make_predictor()(image).certainty
     assert [reason.code for reason in certainty.reasons] == ["not_axial"]
