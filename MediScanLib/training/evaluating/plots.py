@@ -49,14 +49,7 @@ def roc_curves(answers: Answers) -> str:
     """ROC curves of every task by what the model was shown, and the operating point."""
 
     def draw(axes: Axes, rows: TaskRows) -> None:
-        for shown, color in COLORS.items():
-            RocCurveDisplay.from_predictions(
-                rows.truth,
-                rows.score(shown),
-                ax=axes,
-                name=shown,
-                curve_kwargs={"color": color, "linestyle": _LINES[shown]},
-            )
+        _draw_curves(RocCurveDisplay, axes, rows)
         decided = rows.decided()
         axes.plot(decided[~rows.truth].mean(), decided[rows.truth].mean(), "o", color=COLORS[FUSED], markersize=6)
         axes.plot([0, 1], [0, 1], color="0.8", linewidth=0.8, zorder=0)
@@ -66,18 +59,23 @@ def roc_curves(answers: Answers) -> str:
     return _panels(task_rows(answers), draw, _title)
 
 
+def _draw_curves(display: type[RocCurveDisplay] | type[PrecisionRecallDisplay], axes: Axes, rows: TaskRows) -> None:
+    """One curve for each of what the model was shown."""
+    for shown, color in COLORS.items():
+        display.from_predictions(
+            rows.truth,
+            rows.score(shown),
+            ax=axes,
+            name=shown,
+            curve_kwargs={"color": color, "linestyle": _LINES[shown]},
+        )
+
+
 def precision_recall_curves(answers: Answers) -> str:
     """Precision against recall of every task, and the prevalence, which is the precision of guessing."""
 
     def draw(axes: Axes, rows: TaskRows) -> None:
-        for shown, color in COLORS.items():
-            PrecisionRecallDisplay.from_predictions(
-                rows.truth,
-                rows.score(shown),
-                ax=axes,
-                name=shown,
-                curve_kwargs={"color": color, "linestyle": _LINES[shown]},
-            )
+        _draw_curves(PrecisionRecallDisplay, axes, rows)
         decided = rows.decided()
         if decided.any():
             axes.plot(decided[rows.truth].mean(), rows.truth[decided].mean(), "o", color=COLORS[FUSED], markersize=6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import time
@@ -14,6 +13,7 @@ from ...errors import DataError
 from ...prediction.predictor import Predictor
 from ...progress import Progress, SilentProgress
 from ...study.record import ClinicalRecord
+from ..checkpoint import write_atomically
 from ..datasets import Study, read_manifest
 from .answers import Answers, answers_csv, read_columns
 from .asking import MEAN_FEATURE_STUDIES, ask, mean_feature, without_image
@@ -67,8 +67,8 @@ def evaluate(request: Request, predictor: Predictor, draw: Draw, progress: Progr
         progress: Hears how far it has come and may cancel.
 
     Raises:
-        DataError: The manifest or one of its files is not as it should be, the split is empty, or a
-            file cannot be written.
+        DataError: The manifest or one of its files is not as it should be, or the split is empty.
+        WriteError: A file cannot be written.
         CancelledError: `progress` asked to stop.
     """
     started = time.perf_counter()
@@ -144,12 +144,4 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file so that a reader never sees half of it, and an earlier one stays until the new one is whole."""
-    scratch = path.with_name(f".{path.name}.part")
-    try:
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        raise DataError(f"{path}: cannot be written ({error}). Free some space or name another folder.") from error
+    write_atomically(path, lambda stream: stream.write(text.encode()))
