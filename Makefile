@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= demo-output
 DATA ?= ../shared/data/studies.csv
+MEDMNIST ?= ../shared/data/arrays/pneumoniamnist.npz
+RECIPE := Resources/Recipes/mediscan-general.yaml
+RUNS ?= build/runs
 BIN := $(VENV)/bin
 CONSTRAINTS := .ci/constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: demo test lint bench model lock clean
+.PHONY: demo test lint bench bench-medmnist model lock clean
 
 demo: $(VENV)/installed-base
 	$(BIN)/mediscan demo --output $(OUTPUT)
@@ -25,8 +28,15 @@ bench: $(VENV)/installed-test
 	mkdir -p Testing/output
 	$(BIN)/python Testing/benchmarks/bench_activation.py --output Testing/output/benchmark.md
 
+bench-medmnist: $(VENV)/installed-test
+	rm -rf Testing/output/medmnist
+	$(BIN)/python Testing/benchmarks/bench_medmnist.py --data $(MEDMNIST) --output Testing/output/medmnist
+
 model: $(VENV)/installed-test
-	$(BIN)/python -m MediScanLib.training.frozen --data $(DATA) --output Resources/Models
+	$(BIN)/mediscan evaluate --data $(DATA) --folds 5 --config $(RECIPE) --output $(RUNS)/folds --cache $(RUNS)/cache \
+		--boxes $(dir $(DATA))boxes.csv --lesions $(dir $(DATA))lesions.csv
+	$(BIN)/python -m MediScanLib.training.shipping --data $(DATA) --config $(RECIPE) --run $(RUNS)/shipped \
+		--cross-validation $(RUNS)/folds/metrics.json --output Resources/Models
 
 # Pins for every supported Python and system; uv resolves them, pip installs them.
 lock: $(VENV)/installed-test

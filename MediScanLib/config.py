@@ -44,25 +44,37 @@ class ModelConfig(_Section):
         fusion: How image and clinical values meet.
         dropout_rate: Probability of dropping a pooled or fused feature; dropout touches the head only.
         attention_heads: Heads of the attention fusion; divides `FUSION_DIM`.
+        hypercolumns: Whether heads and heat maps see the encoder's cells of stride 16 beside those of stride 32; the
+            efficientnet-lite family only.
         weights: Initial weights of the encoder: "imagenet", "none", or the path of a .safetensors or .pt file.
     """
 
-    backbone: Literal["resnet50", "densenet121", "efficientnet-b3", "efficientnet-lite0"] = "efficientnet-lite0"
+    backbone: Literal[
+        "resnet50",
+        "densenet121",
+        "efficientnet-b3",
+        "efficientnet-lite0",
+        "efficientnet-lite1",
+        "efficientnet-lite2",
+    ] = "efficientnet-lite0"
     spatial_dims: Literal[2, 3] = 2
     num_classes: Integer = Field(default=5, ge=1)
     clinical_dim: Integer = Field(default=10, ge=1)
     fusion: Literal["gated", "attention"] = "gated"
     dropout_rate: Number = Field(default=0.3, ge=0, lt=1)
     attention_heads: Integer = Field(default=8, ge=1)
+    hypercolumns: StrictBool = False
     weights: str = Field(default="imagenet", min_length=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
-        if self.spatial_dims == 3 and self.backbone == "efficientnet-lite0":
+        if self.spatial_dims == 3 and self.backbone.startswith("efficientnet-lite"):
             raise ValueError(
-                "backbone: 'efficientnet-lite0' works on 2D images only; "
+                f"backbone: {self.backbone!r} works on 2D images only; "
                 "with spatial_dims 3 use 'resnet50', 'densenet121' or 'efficientnet-b3'"
             )
+        if self.hypercolumns and not self.backbone.startswith("efficientnet-lite"):
+            raise ValueError(f"hypercolumns: only the efficientnet-lite family has them, not {self.backbone!r}")
         if self.spatial_dims == 3 and self.weights == "imagenet":
             raise ValueError("weights: 'imagenet' holds 2D weights; with spatial_dims 3 use 'none' or a path")
         if FUSION_DIM % self.attention_heads:
@@ -86,16 +98,21 @@ class TrainingConfig(_Section):
         patience: Epochs without improvement on the validation split after which training stops.
         frozen_epochs: Epochs at the start in which the encoder keeps its initial weights.
         encoder_rate: Learning rate of the encoder as a fraction of `learning_rate`.
+        frozen_stride: Layers at the start of the encoder that keep their initial weights throughout: those whose
+            cells stand at most so many pixels apart; 0 for none.
+        frozen_depthwise: Whether depthwise convolutions keep their initial weights throughout.
         batch_norm: Statistics of the encoder's batch norms: "frozen", from each "batch", or "auto": frozen where the
             encoder starts from trained weights.
         gradient_clip: Largest norm of the gradient; 0 for no limit.
         average_decay: Decay of the exponential moving average of the weights that is kept in their place; 0 for none.
         label_smoothing: Share of the target spread over all findings.
+        logit_adjustment: Whether probabilities follow how common findings are in each source, and not in the
+            balanced batches.
         augmentation: Strength of the random changes of training images; 0 for none.
         image_dropout: Probability of hiding the image of a study that shows its clinical values.
         record_dropout: Probability of hiding all clinical values of a study.
         field_dropout: Probability of hiding a known clinical value.
-        mixed_precision: Whether a CUDA device computes in half precision where that is safe.
+        mixed_precision: Whether half precision is used where the device is quicker in it and it is safe.
         seed: Of every random draw.
         deterministic: Whether slower algorithms that always give the same result are forced.
         workers: Processes that load images, for each training process.
@@ -115,10 +132,13 @@ class TrainingConfig(_Section):
     patience: Integer = Field(default=10, ge=1)
     frozen_epochs: Integer = Field(default=1, ge=0)
     encoder_rate: Number = Field(default=0.1, gt=0, le=1)
+    frozen_stride: Literal[0, 2, 4, 8, 16] = 0
+    frozen_depthwise: StrictBool = False
     batch_norm: Literal["auto", "frozen", "batch"] = "auto"
     gradient_clip: Number = Field(default=1.0, ge=0)
     average_decay: Number = Field(default=0.0, ge=0, lt=1)
     label_smoothing: Number = Field(default=0.0, ge=0, lt=1)
+    logit_adjustment: StrictBool = True
     augmentation: Number = Field(default=1.0, ge=0, le=2)
     image_dropout: Number = Field(default=0.1, ge=0, lt=1)
     record_dropout: Number = Field(default=0.2, ge=0, lt=1)

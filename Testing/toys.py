@@ -35,7 +35,7 @@ def make_card(spatial_dims: int = 2, size: tuple[int, ...] = (64, 64), **changes
             name: FieldStatistics(mean=50, std=20, known_fraction=0 if name == "heart_rate_per_min" else 0.5)
             for name in FIELDS
         },
-        calibration=Calibration(temperature=1.0, fitted_on="nothing"),
+        calibration=Calibration(scale=[1.0] * 5, shift=[0.0] * 5, fitted_on="nothing"),
         thresholds={label: Threshold(value=0.5, margin=0.02, operating_point="none") for label in LABELS},
         severity=SeverityScale(
             name="Brixia 0-18",

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..notice import RESEARCH_USE_NOTICE
+
+if TYPE_CHECKING:
+    from ..progress import Progress
+    from ..training.evaluating.run import Part
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command(epilog=RESEARCH_USE_NOTICE)
 @click.option("--data", required=True, type=_FILE, metavar="MANIFEST", help="Manifest (CSV).")
+@click.option("--split", type=click.Choice(("train", "val", "test")), help="Studies to ask about. [test]")
+@click.option("--model", help="Name or folder of a model bundle. [mediscan-general]")
 @click.option(
-    "--split", type=click.Choice(("train", "val", "test")), default="test", show_default=True, help="Studies."
+    "--folds", type=click.IntRange(min=2), help="Train a model for each of so many folds and ask it about that fold."
 )
-@click.option("--model", default="mediscan-general", show_default=True, help="Name or folder of a model bundle.")
+@click.option("--config", type=_FILE, help="With --folds: settings of the training (YAML).")
+@click.option("--cache", type=click.Path(path_type=Path), help="With --folds: prepared images. [OUTPUT/cache]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--boxes", type=_FILE, help="Readers' boxes (CSV), to score the heat maps.")
 @click.option("--lesions", type=_FILE, help="Readers' masks (CSV), to score the heat maps.")
@@ -25,8 +33,11 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder.")
 def evaluate(
     data: Path,
-    split: str,
-    model: str,
+    split: str | None,
+    model: str | None,
+    folds: int | None,
+    config: Path | None,
+    cache: Path | None,
     device: str,
     boxes: Path | None,
     lesions: Path | None,
@@ -38,19 +49,26 @@ def evaluate(
 
     Each disease is scored within its source, with patient-level bootstrap intervals; figures across sources stand
     apart. Choose on val, report on test.
+
+    With --folds the recipe is measured and not one model: patients stay whole, and every study is answered by a model
+    that was trained without its patient. Folds and models are kept in OUTPUT, so that the same command goes on after
+    a stop.
     """
+    if folds is None:
+        for name, value in (("--config", config), ("--cache", cache)):
+            if value is not None:
+                raise click.UsageError(f"{name} is for --folds; a finished model brings its own settings.")
+    elif split is not None or model is not None:
+        raise click.UsageError("--folds asks about every study, of models that it trains: leave out --split, --model.")
+
     from tqdm import tqdm
 
-    from ..config import InferenceConfig
-    from ..prediction.predictor import Predictor
     from ..progress import CallbackProgress
     from ..report.picture import draw_prediction
     from ..training.evaluating import run
 
-    request = run.Request(
-        manifest=data, split=split, output=output, boxes=boxes, lesions=lesions, log=log, resamples=resamples
-    )
-    predictor = Predictor.load(model, device, InferenceConfig(explainability=True, severity_scoring=True))
+    title = "" if folds is None else f"Cross-validation of {config.stem if config else 'the default recipe'},"
+    request = run.Request(output, boxes=boxes, lesions=lesions, log=log, resamples=resamples, title=title)
     with tqdm(disable=None) as bar:
 
         def show(stage: str, done: int, total: int) -> None:
@@ -58,7 +76,12 @@ def evaluate(
             bar.total, bar.n = total, done
             bar.refresh()
 
-        summary = run.evaluate(request, predictor, draw_prediction, CallbackProgress(show))
+        progress = CallbackProgress(show)
+        if folds is None:
+            parts = [_part(model or "mediscan-general", device, data, split or "test")]
+        else:
+            parts = _trained_parts(data, folds, config, cache, device, output, progress)
+        summary = run.evaluate(request, parts, draw_prediction, progress)
     for row in summary.within_source:
         figure = row.figures["AUC-ROC"]
         click.echo(
@@ -67,3 +90,27 @@ def evaluate(
         )
     click.echo(f"Report: {(output / run.REPORT_FILE).resolve()}")
     click.echo(RESEARCH_USE_NOTICE)
+
+
+def _part(model: str | Path, device: str, manifest: Path, split: str) -> Part:
+    from ..config import InferenceConfig
+    from ..prediction.predictor import Predictor
+    from ..training.evaluating.run import Part
+
+    settings = InferenceConfig(explainability=True, severity_scoring=True)
+    return Part(Predictor.load(model, device, settings), manifest, split)
+
+
+def _trained_parts(
+    data: Path, folds: int, config: Path | None, cache: Path | None, device: str, output: Path, progress: Progress
+) -> list[Part]:
+    from ..config import load_config
+    from ..prediction.devices import resolve_device
+    from ..training.folds import prepare_folds, train_fold
+
+    settings, where = load_config(config), resolve_device(device)
+    parts = []
+    for fold in prepare_folds(data, folds, output):
+        bundle = train_fold(fold, settings, cache or output / "cache", where, progress)
+        parts.append(_part(bundle.folder, device, fold.manifest, "test"))
+    return parts

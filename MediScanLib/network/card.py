@@ -74,14 +74,16 @@ class FieldStatistics(_Part):
 
 
 class Calibration(_Part):
-    """Temperature scaling (Guo et al., ICML 2017): softmax(logits / temperature).
+    """Vector scaling (Guo et al., ICML 2017): softmax(scale * logits + shift), one scale and shift a finding.
 
     Attributes:
-        temperature: Divisor of the logits.
+        scale: Factors of the logits, in the order of the card's labels; all the same for a single temperature.
+        shift: What is added to them.
         fitted_on: Which data it was fitted on.
     """
 
-    temperature: float = Field(gt=0)
+    scale: list[float] = Field(min_length=1)
+    shift: list[float] = Field(min_length=1)
     fitted_on: str
 
 
@@ -211,6 +213,9 @@ class Card(_Part):
             raise ValueError(f"clinical must name {list(FIELDS)} in this order, got {list(self.clinical)}")
         if len(self.input.size) != self.network.spatial_dims:
             raise ValueError(f"input size {self.input.size} does not fit {self.network.spatial_dims} dimensions")
+        calibration = self.calibration
+        if calibration and not len(calibration.scale) == len(calibration.shift) == len(self.labels):
+            raise ValueError("calibration must have one scale and one shift for each label")
         if self.severity is not None:
             if not set(self.severity.findings) <= set(self.labels):
                 raise ValueError(f"severity findings {self.severity.findings} are not all labels")

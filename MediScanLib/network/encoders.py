@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ..errors import ConfigError
 from . import efficientnet_lite, pretrained
@@ -70,23 +71,58 @@ class Encoder(nn.Module):
         return features
 
 
+class Hypercolumns(nn.Sequential):
+    """Layers whose output stands side by side with that of an earlier, finer level, in the cells of the finer one.
+
+    A coarse cell is repeated for each fine cell it covers, so that the average over the map is the average over each
+    level.
+
+    Args:
+        layers: Sequential layers.
+        level: Name of the layer at whose output the finer level is taken.
+    """
+
+    def __init__(self, layers: nn.Module, level: str) -> None:
+        super().__init__(OrderedDict(layers.named_children()))
+        self._level = level
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Both levels of images (B, in_channels, *spatial): (B, fine + coarse channels, *cells of the finer)."""
+        fine = coarse = image
+        for name, layer in self.named_children():
+            coarse = layer(coarse)
+            if name == self._level:
+                fine = coarse
+        return torch.cat([fine, functional.interpolate(coarse, size=fine.shape[2:], mode="nearest-exact")], dim=1)
+
+
 class _Backbone(NamedTuple):
     build: Callable[[int, int], nn.Module]  # (spatial_dims, in_channels) -> layers
     out_channels: int
     spatial_dims: tuple[int, ...] = (2, 3)
     input_mean: float = pretrained.GRAY_MEAN
     input_std: float = pretrained.GRAY_STD
+    fine: efficientnet_lite.Level | None = None  # the last layer of stride 16
 
 
-def build_encoder(backbone: str, spatial_dims: int = 2, in_channels: int = 1, weights: str = "none") -> Encoder:
+def build_encoder(
+    backbone: str,
+    spatial_dims: int = 2,
+    in_channels: int = 1,
+    weights: str = "none",
+    *,
+    hypercolumns: bool = False,
+) -> Encoder:
     """Make an encoder.
 
     Args:
         backbone: "resnet50" (He et al. 2016), "densenet121" (Huang et al. 2017), "efficientnet-b3" (Tan and Le 2019)
-            or "efficientnet-lite0" (2D only).
+            or "efficientnet-lite0", "-lite1" or "-lite2" (2D only).
         spatial_dims: 2 or 3.
         in_channels: Channels of the image; 1 for ImageNet weights.
         weights: "imagenet", "none" for random ones, or the path of a state dict.
+        hypercolumns: Whether the feature map has the cells of stride 16 with the channels of strides 16 and 32; after
+            Hariharan et al., "Hypercolumns for Object Segmentation and Fine-grained Localization" (CVPR 2015).
 
     Raises:
         ConfigError: There is no such backbone in these dimensions, or no such weights; see `load_weights`.
@@ -97,13 +133,19 @@ def build_encoder(backbone: str, spatial_dims: int = 2, in_channels: int = 1, we
     if spatial_dims not in entry.spatial_dims:
         allowed = " and ".join(f"{dims}D" for dims in entry.spatial_dims)
         raise ConfigError(f"spatial_dims: {backbone} works in {allowed}, not in {spatial_dims}D.")
+    layers, channels = entry.build(spatial_dims, in_channels), entry.out_channels
+    if hypercolumns:
+        if entry.fine is None:
+            able = ", ".join(name for name, other in _BACKBONES.items() if other.fine)
+            raise ConfigError(f"hypercolumns: {backbone} has none; allowed with {able}.")
+        layers, channels = Hypercolumns(layers, entry.fine.name), channels + entry.fine.channels
     encoder = Encoder(
-        entry.build(spatial_dims, in_channels),
+        layers,
         backbone=backbone,
         spatial_dims=spatial_dims,
         in_channels=in_channels,
-        out_channels=entry.out_channels,
-        stride=32,
+        out_channels=channels,
+        stride=16 if hypercolumns else 32,
         input_mean=entry.input_mean,
         input_std=entry.input_std,
     )
@@ -171,19 +213,23 @@ def _efficientnet_b3(spatial_dims: int, in_channels: int) -> nn.Module:
     )
 
 
-def _efficientnet_lite0(_spatial_dims: int, in_channels: int) -> nn.Module:
-    return efficientnet_lite.efficientnet_lite0_features(in_channels)
+def _efficientnet_lite(member: int) -> _Backbone:
+    def build(_spatial_dims: int, in_channels: int) -> nn.Module:
+        return efficientnet_lite.efficientnet_lite_features(in_channels, member=member)
+
+    return _Backbone(
+        build,
+        out_channels=efficientnet_lite.OUT_CHANNELS,
+        spatial_dims=(2,),
+        input_mean=efficientnet_lite.INPUT_MEAN,
+        input_std=efficientnet_lite.INPUT_STD,
+        fine=efficientnet_lite.last_of_stride_16(member),
+    )
 
 
 _BACKBONES = {
     "resnet50": _Backbone(_resnet50, out_channels=2048),
     "densenet121": _Backbone(_densenet121, out_channels=1024),
     "efficientnet-b3": _Backbone(_efficientnet_b3, out_channels=1536),
-    "efficientnet-lite0": _Backbone(
-        _efficientnet_lite0,
-        out_channels=efficientnet_lite.OUT_CHANNELS,
-        spatial_dims=(2,),
-        input_mean=efficientnet_lite.INPUT_MEAN,
-        input_std=efficientnet_lite.INPUT_STD,
-    ),
+    **{f"efficientnet-lite{member}": _efficientnet_lite(member) for member in efficientnet_lite.SCALES},
 }

@@ -145,6 +145,9 @@ class FusionNetwork(nn.Module):
         ConfigError: There is no such fusion, or `attention_heads` does not divide `fusion_dim`.
     """
 
+    feature_mean: torch.Tensor
+    feature_std: torch.Tensor
+
     def __init__(
         self,
         encoder: Encoder,
@@ -168,6 +171,9 @@ class FusionNetwork(nn.Module):
             self.fusion = AttentionFusion(encoder.out_channels, clinical_dim, fusion_dim, attention_heads)
         else:
             raise ConfigError(f"fusion: there is no {fusion!r}; allowed: gated, attention.")
+        # fixed statistics of the encoder's features over training images; without them, features stay as they are
+        self.register_buffer("feature_mean", torch.zeros(encoder.out_channels))
+        self.register_buffer("feature_std", torch.ones(encoder.out_channels))
         self.disease = nn.Linear(self.fusion.out_features, num_classes)
         self.severity = nn.Linear(self.fusion.out_features, 1)
 
@@ -178,7 +184,9 @@ class FusionNetwork(nn.Module):
         Raises:
             ConfigError: As for `build_encoder`.
         """
-        encoder = build_encoder(config.backbone, config.spatial_dims, weights=config.weights)
+        encoder = build_encoder(
+            config.backbone, config.spatial_dims, weights=config.weights, hypercolumns=config.hypercolumns
+        )
         return cls(
             encoder,
             num_classes=config.num_classes,
@@ -189,9 +197,20 @@ class FusionNetwork(nn.Module):
         )
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
-        """Feature map (B, C, *cells) of images (B, in_channels, *spatial)."""
+        """Feature map (B, C, *cells) of images (B, in_channels, *spatial), standardized by channel."""
         features: torch.Tensor = self.encoder(image)
-        return features
+        shape = (-1, *[1] * self.encoder.spatial_dims)
+        return (features - self.feature_mean.reshape(shape)) / self.feature_std.reshape(shape)
+
+    @torch.no_grad()
+    def standardize(self, pooled: torch.Tensor) -> None:
+        """Take the statistics of pooled encoder features (image, C): their mean becomes 0, their deviation 1.
+
+        The head then starts from channels of one size, and a map of zeros stands for the average image.
+        """
+        deviation = pooled.std(0)
+        self.feature_mean.copy_(pooled.mean(0))
+        self.feature_std.copy_(torch.where(deviation > 0, deviation, 1.0))  # a channel that never changes stays
 
     def head(
         self,

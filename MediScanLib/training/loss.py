@@ -29,6 +29,10 @@ class LossParts(NamedTuple):
     regularization: torch.Tensor
 
 
+EXCLUDED = -1e4
+"""Logit of a finding that is out of the question; finite, so that no gradient becomes NaN."""
+
+
 class Denominators(NamedTuple):
     """What the sums over a batch are divided by.
 
@@ -66,7 +70,7 @@ class CompositeLoss(nn.Module):
         regularization_weight: gamma.
         class_weights: One weight a class, against imbalance. The mean is taken over weights; a study with several
             allowed classes has their mean weight.
-        label_smoothing: Share of the target spread evenly over all classes, 0 to below 1.
+        label_smoothing: Share of the target spread evenly over all classes that are not EXCLUDED, 0 to below 1.
     """
 
     class_weights: torch.Tensor | None
@@ -134,7 +138,9 @@ class CompositeLoss(nn.Module):
         log_p = functional.log_softmax(logits, dim=1)
         candidates = -torch.logsumexp(log_p.masked_fill(~allowed, -torch.inf), dim=1)
         weights = torch.ones_like(log_p[0]) if self.class_weights is None else self.class_weights.to(log_p)
-        even = (~allowed.all(dim=1)).to(log_p) * -(log_p * weights).mean(1)
+        possible = logits > EXCLUDED / 2
+        share = torch.where(possible, log_p * weights, 0.0).sum(1) / possible.sum(1)
+        even = (~allowed.all(dim=1)).to(log_p) * -share
         smoothing = self.label_smoothing
         summed = ((1 - smoothing) * self._study_weights(allowed).to(log_p) * candidates + smoothing * even).sum()
         return summed / denominator

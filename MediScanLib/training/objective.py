@@ -17,10 +17,8 @@ from torch.nn import functional
 from ..config import TrainingConfig
 from ..network.fusion import FusionNetwork, HeadOutput
 from .datasets import Study
-from .loss import CompositeLoss, Denominators
-
-EXCLUDED = -1e4
-"""Logit of a finding that is out of the question; finite, so that no gradient becomes NaN."""
+from .loss import EXCLUDED, CompositeLoss, Denominators
+from .sampling import balanced_weights
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,13 @@ class Targets:
         allowed: (study, label), labels that the study may have.
         within: (study, label), labels that the study's source has at all.
         severity: (study,), 0 to 1, NaN where unknown.
+        shift: (study, label), what balanced drawing adds to the logits of the study's source; see `prior_shift`.
     """
 
     allowed: Tensor
     within: Tensor
     severity: Tensor
+    shift: Tensor
 
     @classmethod
     def of(cls, studies: Sequence[Study]) -> Targets:
@@ -48,11 +48,35 @@ class Targets:
             allowed=torch.tensor([study.allowed for study in studies]),
             within=torch.stack([labels_of[study.source] for study in studies]),
             severity=torch.tensor([float("nan") if s.severity is None else s.severity for s in studies]),
+            shift=prior_shift(studies),
         )
 
     def of_rows(self, rows: Tensor, device: torch.device | None = None) -> Targets:
         """Targets of chosen studies."""
-        return Targets(*(part[rows].to(device) for part in (self.allowed, self.within, self.severity)))
+        return Targets(*(part[rows].to(device) for part in self._parts))
+
+    @property
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.allowed, self.within, self.severity, self.shift
+
+
+def prior_shift(studies: Sequence[Study]) -> Tensor:
+    """How much likelier each label of a source is in balanced batches than in the source itself, as a logarithm.
+
+    With the logits shifted by it in training, the network learns the probabilities of the source as it is, while rare
+    labels are still drawn often (Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021).
+
+    Returns:
+        (study, label); 0 where the source never allows the label.
+    """
+    weights, allowed = balanced_weights(studies), torch.tensor([study.allowed for study in studies])
+    shift = torch.zeros(allowed.shape)
+    for source in {study.source for study in studies}:
+        rows = torch.tensor([study.source == source for study in studies])
+        drawn = (weights[rows, None] * allowed[rows]).sum(0) / weights[rows].sum()
+        present = allowed[rows].float().mean(0)
+        shift[rows] = torch.where(present > 0, (drawn / present).log(), 0.0)
+    return shift
 
 
 class ObjectiveParts(NamedTuple):
@@ -78,12 +102,13 @@ class TwoPassObjective(nn.Module):
 
     Args:
         network: Network.
-        settings: Weights of the loss and label smoothing.
+        settings: Weights of the loss, label smoothing and logit adjustment.
     """
 
     def __init__(self, network: FusionNetwork, settings: TrainingConfig) -> None:
         super().__init__()
         self.network = network
+        self.logit_adjustment = settings.logit_adjustment
         self.loss = CompositeLoss(
             settings.disease_weight,
             settings.severity_weight,
@@ -134,8 +159,10 @@ class TwoPassObjective(nn.Module):
         hidden = _in_float32(self.network.head(features, torch.zeros_like(values), torch.zeros_like(known)))
         visible = features if image_shown is None else hide_images(features, ~image_shown)
         shown = _in_float32(self.network.head(visible, values, known))
-        image = self.loss(hidden.logits, targets.allowed, hidden.severity, targets.severity, denominators).total
-        inside = shown.logits.masked_fill(~targets.within, EXCLUDED)
+        shift = targets.shift if self.logit_adjustment else torch.zeros_like(targets.shift)
+        drawn = hidden.logits + shift
+        image = self.loss(drawn, targets.allowed, hidden.severity, targets.severity, denominators).total
+        inside = (shown.logits + shift).masked_fill(~targets.within, EXCLUDED)
         clinical = self.loss(inside, targets.allowed, shown.severity, targets.severity, denominators).total
         each = _outside_divergence(hidden.logits, shown.logits, targets.within)
         if image_shown is not None:  # without its image a study has no opinion to be held to

@@ -1,14 +1,57 @@
-"""AdamW with a slower encoder, and its learning rate over time."""
+"""Which weights learn, by AdamW with a slower encoder, and at which rate over time."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..config import TrainingConfig
+from ..network.encoders import Encoder
 from ..network.fusion import FusionNetwork
+from .answering import evaluating
+
+
+def freeze(encoder: Encoder, stride: int, *, depthwise: bool) -> None:
+    """Take the gradient from the first layers of an encoder, and from its depthwise convolutions.
+
+    Args:
+        encoder: Encoder.
+        stride: Layers whose cells stand at most so many input pixels apart are frozen; 0 for none.
+        depthwise: Whether convolutions with one channel a group, and the norms behind them, are frozen too.
+    """
+    if stride:
+        edge = 2 * encoder.stride
+        image = torch.zeros(1, encoder.in_channels, *[edge] * encoder.spatial_dims)
+        with evaluating(encoder), torch.no_grad():
+            _freeze_leading(encoder.layers, image.to(next(encoder.parameters()).device), edge, stride)
+    if depthwise:
+        for parent in encoder.modules():
+            behind = False
+            for module in parent.children():
+                behind = behind and isinstance(module, nn.modules.batchnorm._BatchNorm)
+                if behind or _is_depthwise(module):
+                    module.requires_grad_(False)
+                behind = _is_depthwise(module)
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d | nn.Conv3d) and 1 < module.groups == module.in_channels
+
+
+def _freeze_leading(layers: nn.Module, image: Tensor, edge: int, stride: int) -> Tensor | None:
+    """Freeze layers as long as they are fine enough; None where one was too coarse, else what came out."""
+    for layer in layers.children():
+        out: Tensor = layer(image)
+        if edge // out.shape[-1] > stride:
+            if type(layer) is nn.Sequential:
+                _freeze_leading(layer, image, edge, stride)
+            return None
+        layer.requires_grad_(False)
+        image = out
+    return image
 
 
 def make_optimizer(network: FusionNetwork, settings: TrainingConfig) -> torch.optim.AdamW:
@@ -18,7 +61,8 @@ def make_optimizer(network: FusionNetwork, settings: TrainingConfig) -> torch.op
     """
     groups = []
     for in_encoder, rate in ((True, settings.learning_rate * settings.encoder_rate), (False, settings.learning_rate)):
-        members = [p for name, p in network.named_parameters() if name.startswith("encoder.") == in_encoder]
+        named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+        members = [parameter for name, parameter in named if name.startswith("encoder.") == in_encoder]
         for decayed in (True, False):
             chosen = [parameter for parameter in members if (parameter.ndim > 1) == decayed]
             groups.append({"params": chosen, "lr": rate, "weight_decay": settings.weight_decay if decayed else 0.0})

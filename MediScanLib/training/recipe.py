@@ -20,7 +20,8 @@ from ..network.bundle import Bundle, file_sha256, save_bundle
 from ..network.card import FieldStatistics, InputSpec
 from ..network.fusion import FusionNetwork
 from ..progress import Progress, SilentProgress
-from .answering import Split, answer_split
+from .allocator import keep_freed_memory
+from .answering import Split, answer_split, pooled_features
 from .augmentation import describe, kind_of
 from .checkpoint import require_space
 from .clinical import clinical_statistics
@@ -46,6 +47,7 @@ class TrainingRun:
         name: Name of the bundle.
         cache: Folder of prepared images.
         resume: Checkpoint to go on from; None for a new run.
+        text: What the card says in words; None for what can be told from the data.
     """
 
     manifest: Path
@@ -54,6 +56,7 @@ class TrainingRun:
     name: str
     cache: Path
     resume: Path | None = None
+    text: CardText | None = None
 
 
 def train_bundle(
@@ -92,6 +95,7 @@ def train_bundle(
             "another folder with --output."
         )
     studies = _studies_by_split(run)
+    keep_freed_memory()
     torch.manual_seed(settings.seed)
     network = FusionNetwork.build(run.config.model)
     network.to(memory_format=network.encoder.memory_format)  # type: ignore[call-overload]
@@ -122,6 +126,8 @@ def train_bundle(
         for split, prepared in images.items():
             prepared.prepare(progress, f"images of {split}")
     processes.wait()
+    if run.resume is None and run.config.model.weights != "none":  # random weights change too much to be worth it
+        network.standardize(pooled_features(network, splits["train"], spec, device, progress))
     with _determinism(settings.deterministic):
         best = trainer.run()
     return _finish(run, best, trainer, splits, spec, statistics, device, progress) if processes.is_first else None
@@ -197,17 +203,7 @@ def _finish(
     )
     train = splits["train"].studies
     card = make_card(
-        CardText(
-            name=run.name,
-            version=__version__,
-            title=f"Five findings, trained on {run.manifest.name}",
-            description=(
-                f"Trained by `mediscan train` on {len(train)} studies of "
-                f"{', '.join(sorted({study.source for study in train}))}. For research, not for any clinical use."
-            ),
-            weights_licence="Follows from the licences of the training data, listed under `data`; not stated further.",
-            cautions=("The figures are of the split that chose the epoch and the thresholds: they are too good.",),
-        ),
+        run.text or _plain_text(run, train),
         model=model,
         spec=spec,
         clinical=statistics,
@@ -225,3 +221,17 @@ def _finish(
         },
     )
     return save_bundle(network.cpu(), card, run.output)
+
+
+def _plain_text(run: TrainingRun, train: Sequence[Study]) -> CardText:
+    return CardText(
+        name=run.name,
+        version=__version__,
+        title=f"Five findings, trained on {run.manifest.name}",
+        description=(
+            f"Trained by `mediscan train` on {len(train)} studies of "
+            f"{', '.join(sorted({study.source for study in train}))}. For research, not for any clinical use."
+        ),
+        weights_licence="Follows from the licences of the training data, listed under `data`; not stated further.",
+        cautions=("The figures are of the split that chose the epoch and the thresholds: they are too good.",),
+    )

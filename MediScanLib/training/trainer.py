@@ -28,7 +28,7 @@ from .checkpoint import check_same_run, load_checkpoint, save_checkpoint
 from .history import write_history
 from .loading import TrainingImages
 from .objective import ObjectiveParts, TwoPassObjective
-from .optimization import make_optimizer, make_schedule
+from .optimization import freeze, make_optimizer, make_schedule
 from .presence import PresenceBalancer
 from .processes import Processes
 from .sampling import BalancedBatches, balanced_weights
@@ -85,6 +85,7 @@ class Trainer:
         if processes.count > 1:
             # while the encoder is frozen its parameters have no gradient to wait for
             self._wrapped = DistributedDataParallel(self.objective, find_unused_parameters=settings.frozen_epochs > 0)
+        freeze(network.encoder, settings.frozen_stride, depthwise=settings.frozen_depthwise)
         self._optimizer = make_optimizer(network, settings)
         self._batches = BalancedBatches(
             balanced_weights(train.studies),
@@ -222,10 +223,10 @@ class Trainer:
         self.objective.train()
         if self._encoder_frozen:
             encoder.eval()
-        elif self._norm_frozen:
-            for module in encoder.modules():
-                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in encoder.modules():
+            is_norm = isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+            if is_norm and (self._norm_frozen or not module.weight.requires_grad):
+                module.eval()
         entropy = (self._settings.seed, epoch, 2, self._processes.rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
@@ -326,6 +327,8 @@ class Trainer:
 
 def _half_precision(device: torch.device) -> torch.dtype | None:
     """The half precision that a device computes well in; None for none."""
+    if device.type == "cpu":  # without AMX, bfloat16 is emulated
+        return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else None
     if device.type != "cuda":
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -13,6 +13,8 @@ PUBLISHED = {
     "densenet121": (7_978_856, 1024 * 1000 + 1000, 64 * 49),
     "efficientnet-b3": (12_233_232, 1536 * 1000 + 1000, 40 * 9),
     "efficientnet-lite0": (4_652_008, 1280 * 1000 + 1000, 32 * 9),
+    "efficientnet-lite1": (5_416_680, 1280 * 1000 + 1000, 32 * 9),
+    "efficientnet-lite2": (6_092_072, 1280 * 1000 + 1000, 32 * 9),
 }
 IN_3D = ["resnet50", "densenet121", "efficientnet-b3"]
 
@@ -64,6 +66,32 @@ def test_memory_format_changes_speed_and_not_the_features(dims: int, layout: tor
         before = encoder(image)
         after = encoder.to(memory_format=layout)(image)
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("member", [0, 2])
+def test_with_a_gradient_lite_gives_the_same_features_and_the_gradient_of_the_plain_layers(member: int) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(f"efficientnet-lite{member}")
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    encoder.double().eval()
+    image = torch.rand(2, 1, 65, 96, dtype=torch.double)
+    with torch.no_grad():
+        plain = encoder(image)
+    torch.testing.assert_close(encoder(image), plain)
+    encoder(image).square().mean().backward()
+    quick = {name: parameter.grad.clone() for name, parameter in encoder.named_parameters()}
+    encoder.zero_grad()
+    blocks = [module for module in encoder.modules() if type(module).__name__ == "_ConvolutionNorm"]
+    for block in blocks:
+        block.forward = lambda x, block=block: nn.Sequential.forward(block, x)
+    encoder(image).square().mean().backward()
+    for name, parameter in encoder.named_parameters():
+        torch.testing.assert_close(quick[name], parameter.grad, msg=name)
 
 
 def test_there_is_no_dropout_in_an_encoder() -> None:

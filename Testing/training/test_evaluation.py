@@ -20,7 +20,7 @@ from MediScanLib.training.evaluating.bootstrap import intervals, patient_resampl
 from MediScanLib.training.evaluating.cases import choose_cases
 from MediScanLib.training.evaluating.selective import risk_coverage, selective
 from MediScanLib.training.evaluating.severity import severity_agreement
-from MediScanLib.training.evaluating.shortcuts import SIZE, SOURCE, VIEW, shortcuts
+from MediScanLib.training.evaluating.shortcuts import SIZE, SOURCE, VIEW, Learned, shortcuts
 from MediScanLib.training.evaluating.subgroups import subgroups
 from MediScanLib.training.evaluating.summary import Subject, summarize, to_json
 from MediScanLib.training.evaluating.within import by_disease, overall, within_source
@@ -219,7 +219,11 @@ def test_shortcuts_find_what_the_view_gives_away():
     views = [[{"view": "AP" if study.label == "pneumonia" else "PA"} for study in part] for part in (train, held_out)]
     answers = make_answers(held_out, np.full(40, 0.5), views[1])
     columns = [{"image": study.image.name, **own} for study, own in zip(train, views[0], strict=True)]
-    found = {row.shortcut: row for row in shortcuts(answers, train, columns, ROUNDS) if row.source == "nih"}
+    found = {
+        row.shortcut: row
+        for row in shortcuts(answers, [Learned(np.arange(40), train, columns)], ROUNDS)
+        if row.source == "nih"
+    }
     assert found[VIEW].figures["AUC-ROC"].value == 1
     assert found[VIEW].figures["model's AUC-ROC - shortcut's"].value == -0.5
     assert found[SOURCE].figures["AUC-ROC"].value == 0.5
@@ -235,7 +239,8 @@ def test_follow_up_number_is_read_from_the_file_name():
 
     train, held_out = numbered(80, "train"), numbered(40, "val")
     answers = make_answers(held_out, np.full(40, 0.5))
-    found = shortcuts(answers, train, [{"image": s.image.name} for s in train], ROUNDS)
+    columns = [{"image": s.image.name} for s in train]
+    found = shortcuts(answers, [Learned(np.arange(40), train, columns)], ROUNDS)
     assert next(row for row in found if row.shortcut == VIEW).figures["AUC-ROC"].value == 1
 
 
@@ -308,7 +313,7 @@ def test_json_is_strict_and_names_what_is_confounded():
     studies = nih(40)
     answers = make_answers(studies, np.zeros(40))  # nothing is ever called present: no precision
     subject = Subject("toy", "1", "0" * 64, "studies.csv", "0" * 64, "val", "none", 20)
-    summary = summarize(answers, subject, [], [])
+    summary = summarize(answers, subject, [])
     found = json.loads(to_json(summary))
     assert found["within_source"][0]["figures"]["precision"]["value"] is None
     assert "across sources (confounded)" in found

@@ -69,8 +69,8 @@ def report(tmp_path_factory):
     log = folder / "log.csv"
     log.write_text("epoch,train_loss,val_loss,rate\n1,2,3,0.1\n2,1,2.5,\n", encoding="utf-8")
     predictor = make_predictor(cautions=[EVIL], title=EVIL)
-    request = run.Request(manifest, "test", folder / "out", log=log, resamples=30)
-    summary = run.evaluate(request, predictor, draw_prediction)
+    request = run.Request(folder / "out", log=log, resamples=30)
+    summary = run.evaluate(request, [run.Part(predictor, manifest, "test")], draw_prediction)
     return summary, (folder / "out" / run.REPORT_FILE).read_text(encoding="utf-8"), folder / "out"
 
 
@@ -133,7 +133,8 @@ def test_fused_probabilities_are_the_predictors(report, tmp_path):
     rows = bright_or_dark(tmp_path)
     manifest = write_manifest(tmp_path, rows)
     predictor = make_predictor()
-    run.evaluate(run.Request(manifest, "test", tmp_path / "out", resamples=5), predictor, draw_prediction)
+    part = run.Part(predictor, manifest, "test")
+    run.evaluate(run.Request(tmp_path / "out", resamples=5), [part], draw_prediction)
     from MediScanLib.training.datasets import read_manifest
     from MediScanLib.training.evaluating.asking import read_study
 
@@ -148,7 +149,7 @@ def test_fused_probabilities_are_the_predictors(report, tmp_path):
 def test_an_empty_split_is_told_at_once(tmp_path):
     manifest = write_manifest(tmp_path, bright_or_dark(tmp_path))
     with pytest.raises(DataError, match="no study is in split val"):
-        run.evaluate(run.Request(manifest, "val", tmp_path / "out"), make_predictor(), draw_prediction)
+        run.evaluate(run.Request(tmp_path / "out"), [run.Part(make_predictor(), manifest, "val")], draw_prediction)
     assert not (tmp_path / "out").exists()
 
 
@@ -156,14 +157,14 @@ def test_an_unreadable_image_names_its_row(tmp_path):
     manifest = write_manifest(tmp_path, bright_or_dark(tmp_path))
     (tmp_path / "00000005_000.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     with pytest.raises(DataError, match="row 7"):
-        run.evaluate(run.Request(manifest, "test", tmp_path / "out"), make_predictor(), draw_prediction)
+        run.evaluate(run.Request(tmp_path / "out"), [run.Part(make_predictor(), manifest, "test")], draw_prediction)
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_and_keeps_what_is_there(tmp_path):
     manifest = write_manifest(tmp_path, bright_or_dark(tmp_path))
     (tmp_path / "out").write_text("mine", encoding="utf-8")
     with pytest.raises(DataError, match="cannot be made"):
-        run.evaluate(run.Request(manifest, "test", tmp_path / "out"), make_predictor(), draw_prediction)
+        run.evaluate(run.Request(tmp_path / "out"), [run.Part(make_predictor(), manifest, "test")], draw_prediction)
     assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 
 

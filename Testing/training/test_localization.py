@@ -130,7 +130,7 @@ def test_a_model_that_sees_brightness_finds_the_bright_box(tmp_path):
     assert regions[0].marked((64, 96)).sum() == 16 * 16
     # the toy's cells are four pixels of its input
     localized = localize(make_predictor(size=(64, 96)), regions)
-    model, blob = summarize_localization(localized, "test", 50)
+    model, blob = summarize_localization([localized], "test", 50)
     assert (model.rater, blob.rater, model.images) == (MODEL, BLOB, 1)
     assert model.figures["pointing game"].value == 1
     assert blob.figures["pointing game"].value == 0

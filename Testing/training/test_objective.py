@@ -1,5 +1,7 @@
 """The two-pass objective: parts add up, sources are kept apart, and hidden things have no say."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,7 +9,10 @@ from MediScanLib.config import TrainingConfig
 from MediScanLib.network.encoders import build_encoder
 from MediScanLib.network.fusion import FusionNetwork
 from MediScanLib.study.fields import FIELDS
-from MediScanLib.training.objective import Targets, TwoPassObjective, hide_images
+from MediScanLib.study.record import ClinicalRecord
+from MediScanLib.training.datasets import Study
+from MediScanLib.training.objective import Targets, TwoPassObjective, hide_images, prior_shift
+from MediScanLib.training.sampling import balanced_weights
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ def make_batch(count: int = 6):
     severity = torch.full((count,), torch.nan)
     severity[1] = 0.5
     severity[-1] = 0.2
-    return features, values, known, Targets(allowed, within, severity)
+    return features, values, known, Targets(allowed, within, severity, torch.zeros(count, 5))
 
 
 def gradients(network: FusionNetwork) -> dict[str, torch.Tensor]:
@@ -75,7 +80,7 @@ def test_shares_of_processes_average_to_the_batch(network) -> None:
 def test_clinical_values_are_not_rewarded_for_telling_sources_apart(network) -> None:
     objective = TwoPassObjective(network, TrainingConfig(regularization_weight=0))
     features, values, known, targets = make_batch(5)
-    targets = Targets(targets.allowed[:5], targets.within[:1].expand(5, 5), targets.severity[:5])
+    targets = Targets(targets.allowed[:5], targets.within[:1].expand(5, 5), targets.severity[:5], targets.shift[:5])
     before = objective.of_features(features, values, known, targets)
     with torch.no_grad():
         network.disease.bias[4] += 3.0  # cancer, of which this source has none
@@ -117,3 +122,58 @@ def test_a_frozen_encoder_gets_no_gradient(network) -> None:
     assert "disease.weight" in gradients(network)
     objective(image, values, known, targets).total.backward()
     assert any(name.startswith("encoder.") for name in gradients(network))
+
+
+def unbalanced() -> list[Study]:
+    """A source of 30 ill and 10 well, and one that has a partial label."""
+    labels = [("one", "pneumonia", 30), ("one", "normal", 10), ("two", "cancer", 5), ("two", "benign", 15)]
+    return [
+        Study(
+            Path(f"{source}{label}{i}"), source, "", f"{label}{i}", "train", label, "", "", ClinicalRecord(), None, 0
+        )
+        for source, label, count in labels
+        for i in range(count)
+    ]
+
+
+def test_the_shift_is_how_much_likelier_a_label_is_in_a_balanced_batch() -> None:
+    shift = prior_shift(unbalanced()).exp()
+    normal, pneumonia, covid, _, cancer = shift[0].tolist()
+    assert pneumonia == pytest.approx(0.5 / 0.75)
+    assert normal == pytest.approx(0.5 / 0.25)
+    assert covid == cancer == 1  # nothing of the kind in this source
+    assert shift[-1, 4].item() == pytest.approx(0.5 / 0.25)
+    assert shift[-1, 0].item() == pytest.approx(0.5 / 0.75)  # benign: anything but cancer
+
+
+def test_with_logit_adjustment_a_blind_network_learns_how_common_a_finding_is() -> None:
+    studies = [study for study in unbalanced() if study.source == "one"]
+    weights, targets = balanced_weights(studies), Targets.of(studies)
+    for adjusted, expected in ((True, 0.75), (False, 0.5)):
+        objective = TwoPassObjective(
+            FusionNetwork(build_encoder("efficientnet-lite0")),
+            TrainingConfig(logit_adjustment=adjusted, regularization_weight=0, severity_weight=0),
+        )
+        network = objective.network.eval()
+        for parameter in network.parameters():
+            parameter.requires_grad_(False)
+        torch.nn.init.zeros_(network.disease.weight)
+        network.disease.bias.requires_grad_(True)
+        optimizer = torch.optim.Adam([network.disease.bias], lr=0.2)
+        rng = torch.Generator().manual_seed(0)
+        for _ in range(200):
+            rows = torch.multinomial(weights, 256, replacement=True, generator=rng)
+            nothing = torch.zeros(256, len(FIELDS))
+            features = torch.zeros(256, 1280, 1, 1)
+            loss = objective.of_features(features, nothing, nothing.bool(), targets.of_rows(rows)).total
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        bias = network.disease.bias.detach()
+        assert torch.softmax(bias[:2], dim=0)[1].item() == pytest.approx(expected, abs=0.05)
+
+
+def test_smoothing_does_not_reach_for_findings_of_other_sources(network) -> None:
+    objective = TwoPassObjective(network, TrainingConfig(label_smoothing=0.1, regularization_weight=0))
+    parts = objective.of_features(*make_batch())
+    assert parts.clinical.item() < 20

@@ -58,6 +58,27 @@ class Answers:
         return self.score(label, shown) >= self.thresholds[:, self.labels.index(label)]
 
 
+def join_answers(parts: Sequence[Answers]) -> Answers:
+    """The tables of several models below each other.
+
+    Raises:
+        DataError: The models know different findings, or only some have learned the severity.
+    """
+    first = parts[0]
+    if any(part.labels != first.labels or part.severity.keys() != first.severity.keys() for part in parts):
+        raise DataError("The models answer different questions: their findings, or whether they grade, differ.")
+    return Answers(
+        studies=tuple(study for part in parts for study in part.studies),
+        columns=tuple(columns for part in parts for columns in part.columns),
+        labels=first.labels,
+        probabilities={s: np.concatenate([part.probabilities[s] for part in parts]) for s in first.probabilities},
+        severity={s: np.concatenate([part.severity[s] for part in parts]) for s in first.severity},
+        thresholds=np.concatenate([part.thresholds for part in parts]),
+        deferred=np.concatenate([part.deferred for part in parts]),
+        reasons=tuple(reason for part in parts for reason in part.reasons),
+    )
+
+
 def read_columns(manifest: Path, studies: Sequence[Study]) -> tuple[Mapping[str, str], ...]:
     """All columns of the manifest as text, one mapping a study.
 
@@ -84,7 +105,7 @@ def answers_csv(answers: Answers) -> str:
     shown = [(name, name.replace(" ", "_")) for name in INPUTS if name in answers.probabilities]
     writer.writerow(
         [
-            *("row", "image", "source", "patient", "split", "label", "severity_readers"),
+            *("row", "image", "source", "patient", "split", "fold", "label", "severity_readers"),
             *(f"{label}_{column}" for _, column in shown for label in answers.labels),
             *(f"severity_{column}" for name, column in shown if name in answers.severity),
             *("top", "present", "deferred", "reasons"),
@@ -95,7 +116,8 @@ def answers_csv(answers: Answers) -> str:
         present = [label for k, label in enumerate(answers.labels) if fused[k] >= answers.thresholds[i, k]]
         writer.writerow(
             [
-                *(study.row, answers.columns[i]["image"], study.source, study.patient, study.split, study.label),
+                *(study.row, answers.columns[i]["image"], study.source, study.patient, study.split),
+                *("" if study.fold is None else study.fold, study.label),
                 "" if study.severity is None else f"{study.severity:.4f}",
                 *(f"{value:.6f}" for name, _ in shown for value in answers.probabilities[name][i]),
                 *(f"{answers.severity[name][i]:.4f}" for name, _ in shown if name in answers.severity),

@@ -75,6 +75,26 @@ def _with_layers(predictor: Predictor, layers: nn.Module) -> Predictor:
     return Predictor(predictor.bundle, network, predictor.device, predictor.settings)
 
 
+def hidden_feature(predictor: Predictor, train: Sequence[Study], progress: Progress | None = None) -> Tensor:
+    """(C,) what the encoder shall say in place of an image.
+
+    A network that was trained with hidden images gets what hid them: features that are zero once standardized. Others
+    have never seen that; they get the mean feature of their training images.
+
+    Raises:
+        DataError: As for `mean_feature`.
+    """
+    if knows_hidden_images(predictor.bundle.card):
+        return predictor.network.feature_mean.clone()
+    return mean_feature(predictor, train, progress)
+
+
+def knows_hidden_images(card: Card) -> bool:
+    """Whether the network was trained with hidden images, as its recipe tells."""
+    settings = card.recipe.get("settings")
+    return isinstance(settings, Mapping) and bool(settings.get("image_dropout"))
+
+
 @torch.inference_mode()
 def mean_feature(predictor: Predictor, studies: Sequence[Study], progress: Progress | None = None) -> Tensor:
     """(C,) mean over cells and studies of the encoder's features, from at most MEAN_FEATURE_STUDIES of `studies`.
@@ -90,7 +110,7 @@ def mean_feature(predictor: Predictor, studies: Sequence[Study], progress: Progr
     card, total = predictor.bundle.card, torch.zeros(predictor.network.encoder.out_channels, dtype=torch.float64)
     for study in tracked(chosen, "average image", len(chosen), progress or SilentProgress()):
         tensor = _network_input(read_study(study), card)
-        features = predictor.network.features(tensor.to(predictor.device))
+        features = predictor.network.encoder(tensor.to(predictor.device))
         total += features.flatten(2).mean(2).mean(0).double().cpu()
     return (total / len(chosen)).float()
 

@@ -62,14 +62,14 @@ def choose_cases(answers: Answers) -> list[Case]:
 
 
 def draw_cases(
-    cases: Sequence[Case], answers: Answers, predictor: Predictor, draw: Draw
+    cases: Sequence[Case], answers: Answers, predictor_of: Callable[[int], Predictor], draw: Draw
 ) -> list[tuple[Case, Image.Image]]:
-    """Each case with its picture."""
+    """Each case with its picture, by the predictor that answered this row."""
     pictures = []
     for case in cases:
         study = answers.studies[case.row]
         image = read_study(study)
-        pictures.append((case, draw(image, predictor(image, study.record), case.finding)))
+        pictures.append((case, draw(image, predictor_of(case.row)(image, study.record), case.finding)))
     return pictures
 
 

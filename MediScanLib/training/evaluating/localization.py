@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +65,7 @@ class Localization:
         label: Finding, or "all".
         images: Number of images.
         area: Mean share of the image that is marked.
-        threshold: Fraction of the map's peak for the IoU; None for a reader.
+        threshold: Fraction of the map's peak for the IoU, the median where models differ; None for a reader.
         figures: By POINTING, OVERLAP, MASS; for the model also "pointing game - blob's", paired.
     """
 
@@ -148,21 +149,27 @@ def localize(predictor: Predictor, regions: Sequence[Region], progress: Progress
 
 
 def summarize_localization(
-    localized: Sequence[Localized], split: str, resamples: int = RESAMPLES
+    by_model: Sequence[Sequence[Localized]], split: str, resamples: int = RESAMPLES
 ) -> list[Localization]:
-    """By source of the marks, by finding within it, and beside it the blob. Thresholds come from val alone."""
-    thresholds = {
-        rater: best_threshold([item for item in localized if item.region.split == "val"], rater)
-        for rater in (MODEL, BLOB)
-    }
-    reported = [item for item in localized if item.region.split in (split, NO_COPY)]
+    """By source of the marks, by finding within it, and beside it the blob.
+
+    Args:
+        by_model: What each model's maps scored; the thresholds of its IoU come from its val alone.
+        split: Which regions to report.
+        resamples: Of the bootstrap.
+    """
+    reported = []
+    for localized in by_model:
+        tuning = [item for item in localized if item.region.split == "val"]
+        thresholds = {rater: best_threshold(tuning, rater) for rater in (MODEL, BLOB)}
+        reported += [_Tuned(item, thresholds) for item in localized if item.region.split in (split, NO_COPY)]
     table = []
-    for group in dict.fromkeys(item.region.group for item in reported):
-        own = [item for item in reported if item.region.group == group]
-        labels = sorted({item.label for item in own})
+    for group in dict.fromkeys(tuned.item.region.group for tuned in reported):
+        own = [tuned for tuned in reported if tuned.item.region.group == group]
+        labels = sorted({tuned.item.label for tuned in own})
         for label in labels if len(labels) == 1 else ["all", *labels]:
-            members = [item for item in own if label in ("all", item.label)]
-            table += _raters(members, group, label, thresholds, resamples)
+            members = [tuned for tuned in own if label in ("all", tuned.item.label)]
+            table += _raters(members, group, label, resamples)
     return table
 
 
@@ -206,19 +213,25 @@ def _reader_scores(region: Region, first: str, second: str, shape: tuple[int, in
     return float(middle), float(joined / (truth | other).sum()), float(joined / other.sum())
 
 
-def _raters(
-    members: Sequence[Localized],
-    group: str,
-    label: str,
-    thresholds: Mapping[str, float | None],
-    resamples: int,
-) -> list[Localization]:
-    points = {rater: np.array([item.pointing[rater] for item in members]) for rater in (MODEL, BLOB)}
-    masses = {rater: np.array([item.mass[rater] for item in members]) for rater in (MODEL, BLOB)}
+class _Tuned(NamedTuple):
+    """Scores of one image with the thresholds of the model that made its maps, by rater."""
+
+    item: Localized
+    thresholds: Mapping[str, float | None]
+
+    def overlap(self, rater: str) -> float:
+        """IoU at the threshold, NaN where there was nothing to tune it on."""
+        threshold = self.thresholds[rater]
+        return float("nan") if threshold is None else self.item.overlap[rater][THRESHOLDS.index(threshold)]
+
+
+def _raters(members: Sequence[_Tuned], group: str, label: str, resamples: int) -> list[Localization]:
+    points = {rater: np.array([tuned.item.pointing[rater] for tuned in members]) for rater in (MODEL, BLOB)}
+    masses = {rater: np.array([tuned.item.mass[rater] for tuned in members]) for rater in (MODEL, BLOB)}
     overlaps = {
-        rater: np.array([item.overlap[rater][THRESHOLDS.index(threshold)] for item in members])
-        for rater, threshold in thresholds.items()
-        if threshold is not None
+        rater: np.array([tuned.overlap(rater) for tuned in members])
+        for rater in (MODEL, BLOB)
+        if all(tuned.thresholds[rater] is not None for tuned in members)
     }
 
     def statistic(rows: IntArray) -> dict[str, float]:
@@ -231,8 +244,8 @@ def _raters(
         figures[f"{MODEL}|{POINTING} - blob's"] = figures[f"{MODEL}|{POINTING}"] - figures[f"{BLOB}|{POINTING}"]
         return figures
 
-    figures = intervals(statistic, [item.region.patient for item in members], resamples)
-    area = float(np.mean([item.area for item in members]))
+    figures = intervals(statistic, [tuned.item.region.patient for tuned in members], resamples)
+    area = float(np.mean([tuned.item.area for tuned in members]))
     return [
         Localization(
             rater,
@@ -240,7 +253,7 @@ def _raters(
             label,
             len(members),
             area,
-            thresholds[rater],
+            float(np.median([tuned.thresholds[rater] for tuned in members])) if rater in overlaps else None,
             {name.split("|")[1]: figure for name, figure in figures.items() if name.startswith(f"{rater}|")},
         )
         for rater in (MODEL, BLOB)

@@ -7,7 +7,10 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from ...errors import DataError
 from ...prediction.predictor import Predictor
@@ -15,22 +18,27 @@ from ...progress import Progress, SilentProgress
 from ...study.record import ClinicalRecord
 from ..checkpoint import write_atomically
 from ..datasets import Study, read_manifest
-from .answers import Answers, answers_csv, read_columns
-from .asking import MEAN_FEATURE_STUDIES, ask, mean_feature, without_image
+from .answers import Answers, answers_csv, join_answers, read_columns
+from .asking import MEAN_FEATURE_STUDIES, ask, hidden_feature, knows_hidden_images, without_image
 from .bootstrap import RESAMPLES
 from .cases import Draw, choose_cases, draw_cases
 from .learning import read_log
 from .localization import Localization, localize, readers_agreement, summarize_localization, wanted_regions
 from .page import render_page
 from .randomization import parameter_randomization
-from .regions import Region, read_boxes, read_lesions
+from .regions import NO_COPY, Region, read_boxes, read_lesions
+from .shortcuts import Learned
 from .summary import Subject, Summary, summarize, to_json
 
 METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE = "metrics.json", "predictions.csv", "report.html"
-HIDDEN_IMAGE = (
-    f"The image is replaced by the mean feature of up to {MEAN_FEATURE_STUDIES} training images, in every cell. "
-    "The head is the same trained head: this is what the clinical values still say when the image says nothing, and "
+_SAME_HEAD = (
+    " The head is the same trained head: this is what the clinical values still say when the image says nothing, and "
     "not what a model trained on clinical values alone would reach."
+)
+HIDDEN_BY_ZEROS = "The image is hidden as it was hidden now and then in training: its features are zeros." + _SAME_HEAD
+HIDDEN_BY_MEAN = (
+    f"The image is replaced by the mean feature of up to {MEAN_FEATURE_STUDIES} training images, in every cell."
+    + _SAME_HEAD
 )
 
 
@@ -39,8 +47,7 @@ class Request:
     """What to evaluate.
 
     Attributes:
-        manifest: Manifest.
-        split: train, val or test.
+        title: Name of what is evaluated, where it is not a single model.
         output: Folder for the three files.
         boxes: Readers' boxes, None without.
         lesions: Readers' masks, None without.
@@ -48,69 +55,124 @@ class Request:
         resamples: Of the bootstrap.
     """
 
-    manifest: Path
-    split: str
     output: Path
     boxes: Path | None = None
     lesions: Path | None = None
     log: Path | None = None
     resamples: int = RESAMPLES
+    title: str = ""
 
 
-def evaluate(request: Request, predictor: Predictor, draw: Draw, progress: Progress | None = None) -> Summary:
-    """Evaluate a model and write the three files; predictions.csv is there as soon as the model has answered.
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A model and what it is asked about.
+
+    Attributes:
+        predictor: Model, on its device.
+        manifest: Manifest, with the studies that the model was trained on in train.
+        split: Which of its studies to ask about.
+    """
+
+    predictor: Predictor
+    manifest: Path
+    split: str
+
+    @cached_property
+    def everything(self) -> list[Study]:
+        """All studies of the manifest."""
+        return read_manifest(self.manifest)
+
+    @cached_property
+    def studies(self) -> list[Study]:
+        """Those to ask about."""
+        return self.of_split(self.split)
+
+    def of_split(self, split: str) -> list[Study]:
+        """Studies of one split."""
+        return [study for study in self.everything if study.split == split]
+
+
+def evaluate(request: Request, parts: Sequence[Part], draw: Draw, progress: Progress | None = None) -> Summary:
+    """Evaluate a model, or the models of a cross-validation together, and write the three files.
+
+    predictions.csv is there as soon as all have answered.
 
     Args:
-        request: What to evaluate.
-        predictor: Model, on its device.
+        request: What to measure.
+        parts: One for each model; no study is in two.
         draw: Makes the pictures of single cases.
         progress: Hears how far it has come and may cancel.
 
     Raises:
-        DataError: The manifest or one of its files is not as it should be, or the split is empty.
+        DataError: A manifest or one of the files is not as it should be, or a split is empty.
         WriteError: A file cannot be written.
         CancelledError: `progress` asked to stop.
     """
     started = time.perf_counter()
     progress = progress or SilentProgress()
-    everything = read_manifest(request.manifest)
-    studies = [study for study in everything if study.split == request.split]
-    train = [study for study in everything if study.split == "train"]
-    if not studies:
-        raise DataError(f"{request.manifest}: no study is in split {request.split}.")
-    regions = _regions(request, everything)
+    for part in parts:
+        if not part.studies:
+            raise DataError(f"{part.manifest}: no study is in split {part.split}.")
+    regions = [_regions(request, part.everything) for part in parts]
     log = read_log(request.log) if request.log is not None else None
     _make_folder(request.output)  # before anything that takes long
 
-    hidden = without_image(predictor, mean_feature(predictor, train, progress))
-    answers = ask(predictor, hidden, studies, read_columns(request.manifest, studies), progress)
+    answers = join_answers([_ask(part, progress) for part in parts])
     _write(request.output / PREDICTIONS_FILE, answers_csv(answers))
 
-    localization = _localization(predictor, regions, request, progress)
+    localization = _localization(parts, regions, request, progress)
     randomization = parameter_randomization(
-        predictor, _images_for_randomization(regions, answers, request.split), request.resamples, progress
-    )
-    card = predictor.bundle.card
-    subject = Subject(
-        model=card.name,
-        version=card.version,
-        sha256=predictor.bundle.sha256,
-        manifest=request.manifest.name,
-        manifest_sha256=hashlib.sha256(request.manifest.read_bytes()).hexdigest(),
-        split=request.split,
-        hidden_image=HIDDEN_IMAGE,
-        resamples=request.resamples,
+        parts[0].predictor,
+        _images_for_randomization(regions[0], parts[0], answers.labels),
+        request.resamples,
+        progress,
     )
     progress.report("figures", 0, 1)
-    summary = summarize(answers, subject, train, read_columns(request.manifest, train), localization, randomization)
+    ends = np.cumsum([len(part.studies) for part in parts])
+    learned = [_learned(part, int(end)) for part, end in zip(parts, ends, strict=True)]
+    subject = _subject(request, parts)
+    summary = summarize(answers, subject, learned, localization, randomization)
     summary = dataclasses.replace(
         summary, subject=dataclasses.replace(subject, seconds=round(time.perf_counter() - started, 1))
     )
     _write(request.output / METRICS_FILE, to_json(summary))
     progress.report("figures", 1, 1)
-    pictures = draw_cases(choose_cases(answers), answers, predictor, draw)
+    pictures = draw_cases(
+        choose_cases(answers),
+        answers,
+        lambda row: parts[int(np.searchsorted(ends, row, side="right"))].predictor,
+        draw,
+    )
+    card = parts[0].predictor.bundle.card
     _write(request.output / REPORT_FILE, render_page(summary, answers, card, pictures, log))
     return summary
+
+
+def _ask(part: Part, progress: Progress) -> Answers:
+    hidden = without_image(part.predictor, hidden_feature(part.predictor, part.of_split("train"), progress))
+    return ask(part.predictor, hidden, part.studies, read_columns(part.manifest, part.studies), progress)
+
+
+def _learned(part: Part, end: int) -> Learned:
+    train = part.of_split("train")
+    return Learned(np.arange(end - len(part.studies), end), train, read_columns(part.manifest, train))
+
+
+def _subject(request: Request, parts: Sequence[Part]) -> Subject:
+    bundles = [part.predictor.bundle for part in parts]
+    card = bundles[0].card
+    single = len(parts) == 1
+    hashes = "".join(bundle.sha256 for bundle in bundles)
+    return Subject(
+        model=request.title or card.name,
+        version=card.version,
+        sha256=hashes if single else hashlib.sha256(hashes.encode()).hexdigest(),
+        manifest=parts[0].manifest.name,
+        manifest_sha256=hashlib.sha256(b"".join(part.manifest.read_bytes() for part in parts)).hexdigest(),
+        split=parts[0].split if single else f"{len(parts)} folds, each held out in turn",
+        hidden_image=HIDDEN_BY_ZEROS if knows_hidden_images(card) else HIDDEN_BY_MEAN,
+        resamples=request.resamples,
+    )
 
 
 def _regions(request: Request, studies: Sequence[Study]) -> list[Region]:
@@ -119,21 +181,26 @@ def _regions(request: Request, studies: Sequence[Study]) -> list[Region]:
 
 
 def _localization(
-    predictor: Predictor, regions: Sequence[Region], request: Request, progress: Progress
+    parts: Sequence[Part], regions: Sequence[Sequence[Region]], request: Request, progress: Progress
 ) -> list[Localization]:
-    localized = localize(predictor, wanted_regions(regions, request.split), progress)
-    table = summarize_localization(localized, request.split, request.resamples)
-    return table + (readers_agreement(regions, resamples=request.resamples) if table else [])
+    by_model = []
+    for number, (part, own) in enumerate(zip(parts, regions, strict=True)):
+        wanted = wanted_regions(own, part.split)
+        if number:  # what no manifest holds is asked once, of the first model
+            wanted = [region for region in wanted if region.split != NO_COPY]
+        by_model.append(localize(part.predictor, wanted, progress))
+    table = summarize_localization(by_model, parts[0].split, request.resamples)
+    return table + (readers_agreement(regions[0], resamples=request.resamples) if table else [])
 
 
 def _images_for_randomization(
-    regions: Sequence[Region], answers: Answers, split: str
+    regions: Sequence[Region], part: Part, labels: Sequence[str]
 ) -> list[tuple[Path, ClinicalRecord, str]]:
     """Images with a lesion that readers marked, or where there are none the studies with a finding."""
-    marked = [(r.image, r.record, r.label) for r in regions if r.split == split and r.label in answers.labels]
+    marked = [(r.image, r.record, r.label) for r in regions if r.split == part.split and r.label in labels]
     if marked:
         return marked
-    return [(s.image, s.record, s.label) for s in answers.studies if s.label in answers.labels and s.label != "normal"]
+    return [(s.image, s.record, s.label) for s in part.studies if s.label in labels and s.label != "normal"]
 
 
 def _make_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import mean_absolute_error
 
-from ..datasets import BRIXIA_MAXIMUM
+from ..datasets import BRIXIA_MAXIMUM, Study
 from .answers import INPUTS, Answers, FloatArray
 from .bootstrap import RESAMPLES, Figure, IntArray, intervals
 
@@ -24,6 +24,7 @@ class SeverityAgreement:
     Attributes:
         rater: Who is compared: the model by what it was shown, or the second reader.
         reference: With whom.
+        source: Data sets of the studies.
         studies: Number of studies.
         figures: "Pearson r", "Spearman rho", "MAE" in points of the Brixia score.
         values: (study,) points given by `rater`.
@@ -32,6 +33,7 @@ class SeverityAgreement:
 
     rater: str
     reference: str
+    source: str
     studies: int
     figures: Mapping[str, Figure]
     values: FloatArray
@@ -44,10 +46,10 @@ def severity_agreement(answers: Answers, resamples: int = RESAMPLES) -> list[Sev
     if len(scored) < LEAST_STUDIES:
         return []
     mean = np.array([answers.studies[i].severity for i in scored], dtype=np.float64) * BRIXIA_MAXIMUM
-    patients = _patients(answers, scored)
+    members = [answers.studies[i] for i in scored]
     found = [
         _agreement(
-            shown, "mean of the readers", answers.severity[shown][scored] * BRIXIA_MAXIMUM, mean, patients, resamples
+            shown, "mean of the readers", answers.severity[shown][scored] * BRIXIA_MAXIMUM, mean, members, resamples
         )
         for shown in INPUTS
         if shown in answers.severity
@@ -55,12 +57,14 @@ def severity_agreement(answers: Answers, resamples: int = RESAMPLES) -> list[Sev
     both = [i for i in scored if all(answers.columns[i].get(column) for column in READER_COLUMNS)]
     if len(both) >= LEAST_STUDIES:
         senior, junior = (np.array([float(answers.columns[i][c]) for i in both]) for c in READER_COLUMNS)
-        found.append(_agreement("junior reader", "senior reader", junior, senior, _patients(answers, both), resamples))
+        found.append(
+            _agreement("junior reader", "senior reader", junior, senior, [answers.studies[i] for i in both], resamples)
+        )
     return found
 
 
 def _agreement(
-    rater: str, reference: str, values: FloatArray, truth: FloatArray, patients: list[str], resamples: int
+    rater: str, reference: str, values: FloatArray, truth: FloatArray, studies: list[Study], resamples: int
 ) -> SeverityAgreement:
     def statistic(rows: IntArray) -> Mapping[str, float]:
         constant = np.ptp(values[rows]) == 0 or np.ptp(truth[rows]) == 0
@@ -70,10 +74,7 @@ def _agreement(
             "MAE": float(mean_absolute_error(truth[rows], values[rows])),
         }
 
-    return SeverityAgreement(
-        rater, reference, len(truth), intervals(statistic, patients, resamples), values=values, truth=truth
-    )
-
-
-def _patients(answers: Answers, rows: list[int]) -> list[str]:
-    return [f"{answers.studies[i].source} {answers.studies[i].patient}" for i in rows]
+    patients = [f"{study.source} {study.patient}" for study in studies]
+    source = ", ".join(sorted({study.source for study in studies}))
+    figures = intervals(statistic, patients, resamples)
+    return SeverityAgreement(rater, reference, source, len(truth), figures, values=values, truth=truth)

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -51,30 +52,43 @@ class Shortcut:
     figures: Mapping[str, Figure]
 
 
-def shortcuts(
-    answers: Answers, train: Sequence[Study], train_columns: Columns, resamples: int = RESAMPLES
-) -> list[Shortcut]:
-    """Shortcuts fitted on `train` and scored on the studies of `answers`; empty without training studies.
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What the model behind some rows of the answers was trained on.
+
+    Attributes:
+        rows: Positions of the studies that it answered.
+        train: Its training studies.
+        columns: Further columns of their manifest.
+    """
+
+    rows: IntArray
+    train: Sequence[Study]
+    columns: Columns
+
+
+def shortcuts(answers: Answers, learned: Sequence[Learned], resamples: int = RESAMPLES) -> list[Shortcut]:
+    """Shortcuts fitted on what each model was trained on and scored on what it answered.
+
+    Empty without training studies.
 
     Args:
-        answers: What the model said.
-        train: Studies of the training split.
-        train_columns: Further columns of their manifest.
+        answers: What the models said.
+        learned: One item a model.
         resamples: Of the bootstrap.
     """
-    if not train:
+    if not all(part.train for part in learned) or not learned:
         return []
     found = []
     for rows in task_rows(answers):
-        if not rows.task.answerable(train):
+        if not all(rows.task.answerable(part.train) for part in learned):
             continue
         for name, facts in _FACTS.items():
-            own = facts(rows.answers.columns, rows.rows)
-            fitted = _fit(rows, train, train_columns, facts)
-            if fitted is not None and own is not None:
-                found.append(_scored(name, rows, fitted(own), resamples))
-        found.append(_scored(SOURCE, rows, np.full(len(rows.rows), _majority(rows, train)), resamples))
-    found.append(_source_over_everything(answers, train, resamples))
+            score = _fitted_scores(rows, learned, facts)
+            if score is not None:
+                found.append(_scored(name, rows, score, resamples))
+        found.append(_scored(SOURCE, rows, _majorities(rows, learned), resamples))
+    found.append(_source_over_everything(answers, learned, resamples))
     return found
 
 
@@ -110,25 +124,35 @@ _FACTS: dict[str, Callable[[Columns, Sequence[int] | IntArray], FloatArray | Non
 }
 
 
-def _fit(
+def _fitted_scores(
     rows: TaskRows,
-    train: Sequence[Study],
-    columns: Columns,
+    learned: Sequence[Learned],
     facts: Callable[[Columns, Sequence[int] | IntArray], FloatArray | None],
-) -> Callable[[FloatArray], FloatArray] | None:
-    """Logistic regression on the task's training studies; None where they do not differ in these facts."""
-    members = rows.task.rows(train)
-    known = facts(columns, members)
-    if known is None or np.ptp(known, axis=0).max() == 0:
-        return None
-    truth = np.array([train[i].label == rows.task.positive for i in members])
-    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(known, truth)
-    return lambda own: np.asarray(model.predict_proba(own)[:, 1], dtype=np.float64)
+) -> FloatArray | None:
+    """Probabilities of a logistic regression on the task's training studies; None where it cannot be had."""
+    score = np.zeros(len(rows.rows))
+    for part in learned:
+        own = np.isin(rows.rows, part.rows)
+        if not own.any():
+            continue
+        members = rows.task.rows(part.train)
+        seen, asked = facts(part.columns, members), facts(rows.answers.columns, rows.rows[own])
+        if seen is None or asked is None or np.ptp(seen, axis=0).max() == 0:
+            return None
+        truth = np.array([part.train[i].label == rows.task.positive for i in members])
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(seen, truth)
+        score[own] = model.predict_proba(asked)[:, 1]
+    return score
 
 
-def _majority(rows: TaskRows, train: Sequence[Study]) -> float:
-    members = rows.task.rows(train)
-    return sum(train[i].label == rows.task.positive for i in members) / len(members)
+def _majorities(rows: TaskRows, learned: Sequence[Learned]) -> FloatArray:
+    """Share of the finding among the training studies of the source."""
+    score = np.zeros(len(rows.rows))
+    for part in learned:
+        members = rows.task.rows(part.train)
+        share = sum(part.train[i].label == rows.task.positive for i in members) / len(members)
+        score[np.isin(rows.rows, part.rows)] = share
+    return score
 
 
 def _scored(name: str, rows: TaskRows, score: FloatArray, resamples: int) -> Shortcut:
@@ -149,17 +173,18 @@ def _scored(name: str, rows: TaskRows, score: FloatArray, resamples: int) -> Sho
     return Shortcut(name, rows.task.name, rows.task.source, len(rows.rows), figures)
 
 
-def _source_over_everything(answers: Answers, train: Sequence[Study], resamples: int) -> Shortcut:
+def _source_over_everything(answers: Answers, learned: Sequence[Learned], resamples: int) -> Shortcut:
     """The commonest training label of the source against the model's likeliest finding."""
     allowed = allowed_labels(answers)
-    counts = {
-        source: Counter(s.label for s in train if s.source == source and s.label in answers.labels)
-        for source in {study.source for study in train}
-    }
-    guesses = [counts[s.source].most_common(1)[0][0] if counts.get(s.source) else None for s in answers.studies]
-    guessed = np.array(
-        [guess is not None and allowed[i, answers.labels.index(guess)] for i, guess in enumerate(guesses)]
-    )
+    guessed = np.zeros(len(answers.studies), dtype=np.bool_)
+    for part in learned:
+        counts = Counter((s.source, s.label) for s in part.train if s.label in answers.labels)
+        for i in part.rows:
+            source = answers.studies[i].source
+            known = [(counts[source, label], label) for label in answers.labels if counts[source, label]]
+            if known:
+                commonest = max(known, key=itemgetter(0))[1]
+                guessed[i] = allowed[i, answers.labels.index(commonest)]
     top = answers.probabilities[FUSED].argmax(axis=1)
     right = allowed[np.arange(len(top)), top]
 

@@ -12,7 +12,6 @@ import numpy as np
 import sklearn
 
 from ...notice import RESEARCH_USE_NOTICE
-from ..datasets import Study
 from .ablation import Ablation, ablation
 from .across import CONFOUNDED, AcrossSources, across_sources
 from .answers import Answers
@@ -20,7 +19,7 @@ from .localization import Localization
 from .randomization import Randomization
 from .selective import Selective, selective
 from .severity import SeverityAgreement, severity_agreement
-from .shortcuts import Shortcut, shortcuts
+from .shortcuts import Learned, Shortcut, shortcuts
 from .subgroups import Subgroup, subgroups
 from .within import MeanOverSources, WithinSource, by_disease, overall, within_source
 
@@ -97,8 +96,7 @@ class Summary:
 def summarize(
     answers: Answers,
     subject: Subject,
-    train: Sequence[Study],
-    train_columns: Sequence[Mapping[str, str]],
+    learned: Sequence[Learned],
     localization: Sequence[Localization] = (),
     randomization: Sequence[Randomization] = (),
 ) -> Summary:
@@ -107,8 +105,7 @@ def summarize(
     Args:
         answers: What the model said.
         subject: What was evaluated.
-        train: Training studies, for the shortcuts.
-        train_columns: Further columns of their manifest.
+        learned: What each model was trained on, for the shortcuts.
         localization: See `localization`; made from heat maps, not from the table.
         randomization: See `randomization`.
     """
@@ -122,7 +119,7 @@ def summarize(
             overall=overall(answers, rounds),
             across=across_sources(answers, rounds),
             ablation=ablation(answers, rounds),
-            shortcuts=shortcuts(answers, train, train_columns, rounds),
+            shortcuts=shortcuts(answers, learned, rounds),
             severity=severity_agreement(answers, rounds),
             selective=selective(answers, rounds),
             subgroups=subgroups(answers, rounds),

@@ -1,0 +1,110 @@
+"""Cross-validation: one manifest a fold, and the model that was trained without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..config import Config
+from ..errors import DataError
+from ..network.bundle import Bundle, load_bundle
+from ..progress import Progress
+from .datasets import Study, read_manifest
+from .manifest import image_path, read_rows, relative_cell, write_manifest
+from .recipe import TrainingRun, train_bundle
+from .splitting import make_splits, patient_groups, split_manifest
+from .trainer import LAST
+
+FOLDS_FILE = "folds.csv"
+CALIBRATION_SHARE = 0.125
+"""Of the studies that are not held out: they choose the epoch, the calibration and the thresholds."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold.
+
+    Attributes:
+        number: From 0.
+        manifest: Its own manifest: held out studies are in test, the others in train and val.
+        folder: Of its training run.
+    """
+
+    number: int
+    manifest: Path
+    folder: Path
+
+    def studies(self, split: str) -> list[Study]:
+        """Studies of one split."""
+        return [study for study in read_manifest(self.manifest) if study.split == split]
+
+
+def prepare_folds(manifest: Path, folds: int, folder: Path, seed: int = 0) -> list[Fold]:
+    """Write the manifests of all folds, or take those that an earlier call wrote.
+
+    A column `fold` of the manifest is used; where there is none, folds are made (patients whole, sources and labels in
+    proportion) and stored in `folder`.
+
+    Args:
+        manifest: Manifest.
+        folds: How many.
+        folder: Where they go.
+        seed: Of the shuffling.
+
+    Raises:
+        DataError: The manifest cannot be read or divided, or it, or what lies in `folder`, has other folds.
+    """
+    stored = folder / FOLDS_FILE
+    source = stored if stored.is_file() else manifest
+    if all(study.fold is None for study in read_manifest(source)):
+        folder.mkdir(parents=True, exist_ok=True)
+        split_manifest(manifest, stored, folds=folds, seed=seed)
+        source = stored
+    columns, rows = read_rows(source)
+    numbers = sorted({row["fold"] for row in rows if row.get("fold")}, key=int)
+    if len(numbers) != folds:
+        raise DataError(f"{source}: has {len(numbers)} folds, not {folds}. Ask for {len(numbers)}, or split it anew.")
+    made = []
+    for number in numbers:
+        own = Fold(int(number), folder / f"fold-{number}" / "manifest.csv", folder / f"fold-{number}")
+        if not own.manifest.is_file():
+            own.folder.mkdir(parents=True, exist_ok=True)
+            write_manifest(own.manifest, columns, _held_out(rows, number, source, own.folder, seed))
+        made.append(own)
+    return made
+
+
+def _held_out(rows: list[dict[str, str]], number: str, source: Path, folder: Path, seed: int) -> list[dict[str, str]]:
+    """Rows of a fold's manifest, in their old order; those without a fold stay out."""
+    taking_part = [row for row in rows if row.get("fold")]
+    others = [row for row in taking_part if row["fold"] != number]
+    splits = iter(
+        make_splits(
+            patient_groups([row["source"] for row in others], [row["patient"] for row in others]),
+            [f"{row['source']} {row['label']}" for row in others],
+            {"train": 1 - CALIBRATION_SHARE, "val": CALIBRATION_SHARE, "test": 0.0},
+            seed,
+        )
+    )
+    return [
+        {
+            **row,
+            "image": relative_cell(image_path(source, row["image"]), folder),
+            "split": "test" if row["fold"] == number else next(splits),
+        }
+        for row in taking_part
+    ]
+
+
+def train_fold(fold: Fold, config: Config, cache: Path, device: torch.device, progress: Progress) -> Bundle:
+    """The model of a fold: the finished one of an earlier call, or one that is trained, or trained on, now."""
+    name = f"fold-{fold.number}"
+    if (fold.folder / name).is_dir():
+        return load_bundle(fold.folder / name)
+    last = fold.folder / LAST
+    run = TrainingRun(fold.manifest, fold.folder, config, name, cache, resume=last if last.is_file() else None)
+    bundle = train_bundle(run, device, progress=progress)
+    assert bundle is not None  # there is one process only
+    return bundle
