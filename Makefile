@@ -27,6 +27,7 @@ lint: $(VENV)/installed-test
 bench: $(VENV)/installed-test
 	mkdir -p Testing/output
 	$(BIN)/python Testing/benchmarks/bench_activation.py --output Testing/output/benchmark.md
+	$(BIN)/python Testing/benchmarks/bench_training.py --output Testing/output/benchmark-training.md
 
 bench-medmnist: $(VENV)/installed-test
 	rm -rf Testing/output/medmnist

@@ -97,7 +97,7 @@ class Trainer:
             processes=processes.count,
         )
         self._schedule = make_schedule(self._optimizer, settings, self._batches.steps)
-        self._half = _half_precision(device) if settings.mixed_precision else None
+        self._half = half_precision(device) if settings.mixed_precision else None
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._half is torch.float16)
         self._average: Any = None
         if settings.average_decay:
@@ -325,7 +325,7 @@ class Trainer:
             yield
 
 
-def _half_precision(device: torch.device) -> torch.dtype | None:
+def half_precision(device: torch.device) -> torch.dtype | None:
     """The half precision that a device computes well in; None for none."""
     if device.type == "cpu":  # without AMX, bfloat16 is emulated
         return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else None

@@ -9,19 +9,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MediScanLib.errors import DataError
 from MediScanLib.network.card import Card
 from MediScanLib.study.record import ClinicalRecord
 from MediScanLib.training.datasets import LABELS, Study
 from MediScanLib.training.evaluating.ablation import ablation
 from MediScanLib.training.evaluating.across import across_sources
-from MediScanLib.training.evaluating.answers import CLINICAL_ONLY, FUSED, IMAGE_ONLY, Answers, answers_csv
+from MediScanLib.training.evaluating.answers import (
+    CLINICAL_ONLY,
+    FUSED,
+    IMAGE_ONLY,
+    Answers,
+    answers_csv,
+    join_answers,
+)
 from MediScanLib.training.evaluating.binary import binary_figures, calibration_error
 from MediScanLib.training.evaluating.bootstrap import intervals, patient_resamples
 from MediScanLib.training.evaluating.cases import choose_cases
 from MediScanLib.training.evaluating.selective import risk_coverage, selective
 from MediScanLib.training.evaluating.severity import severity_agreement
 from MediScanLib.training.evaluating.shortcuts import SIZE, SOURCE, VIEW, Learned, shortcuts
-from MediScanLib.training.evaluating.subgroups import subgroups
+from MediScanLib.training.evaluating.subgroups import second_reading, subgroups
 from MediScanLib.training.evaluating.summary import Subject, summarize, to_json
 from MediScanLib.training.evaluating.within import by_disease, overall, within_source
 from MediScanLib.training.evaluation import bootstrap, severity_correlation, tasks_in, within_source_auc
@@ -337,3 +345,41 @@ def test_labels_are_those_of_the_card(shared_data):
     """The shipped model answers in the order that the tasks name."""
     folder = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "mediscan-general"
     assert tuple(Card.model_validate_json((folder / "card.json").read_text(encoding="utf-8")).labels) == LABELS
+
+
+def test_labels_that_a_second_reading_confirms_are_scored_apart():
+    studies = nih(60)
+    right = [i < 40 for i in range(60)]  # the last twenty labels are wrong
+    notes = [
+        {"label_note": f"RSNA readers: {'Lung Opacity' if (s.label == 'pneumonia') == ok else 'Normal'}"}
+        for s, ok in zip(studies, right, strict=True)
+    ]
+    truth = [(s.label == "pneumonia") == ok for s, ok in zip(studies, right, strict=True)]
+    scores = np.where(truth, 0.9, 0.1)
+    found = {row.group: row for row in subgroups(make_answers(studies, scores, notes), ROUNDS)}
+    assert found["readers agree"].studies == 40
+    assert found["readers agree"].figures["AUC-ROC"].value == 1
+    assert found["readers disagree"].figures["AUC-ROC"].value == 0
+
+
+@pytest.mark.parametrize(
+    ("label", "note", "expected"),
+    [
+        ("pneumonia", "RSNA readers: Lung Opacity", "readers agree"),
+        ("pneumonia", "RSNA readers: No Lung Opacity / Not Normal", "readers disagree"),
+        ("normal", "RSNA readers: Normal", "readers agree"),
+        ("normal", "", ""),
+        ("normal", "no case ids", ""),
+        ("cancer", "RSNA readers: Normal", ""),
+    ],
+)
+def test_second_reading(label, note, expected):
+    assert second_reading(make_study(0, "nih", label), note) == expected
+
+
+def test_models_that_know_different_findings_are_not_pooled():
+    one = make_answers(nih(), truth_of(nih()))
+    other = Answers(**{**vars(one), "labels": ("normal", "pneumonia")})
+    assert len(join_answers([one, one]).studies) == 80
+    with pytest.raises(DataError, match="different questions"):
+        join_answers([one, other])

@@ -1,4 +1,4 @@
-"""Whether the model does equally well for everybody: tasks by sex, age band, view and source."""
+"""Whether the model does equally well for everybody: tasks by sex, age band, view, second reading and source."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ LEAST_OF_A_KIND = 5
 
 AGE_BANDS = ((0.0, 40.0, "under 40"), (40.0, 60.0, "40 to 59"), (60.0, math.inf, "60 and over"))
 
+_READINGS = {"pneumonia": "Lung Opacity", "normal": "Normal"}
+"""What the readers of the RSNA pneumonia challenge say where they agree with a label (Shih et al., 2019)."""
+
 
 @dataclass(frozen=True)
 class Subgroup:
@@ -28,7 +31,7 @@ class Subgroup:
     Attributes:
         task: In words.
         sources: Data sets.
-        attribute: sex, age, view or source.
+        attribute: sex, age, view, second reading or source.
         group: Its value.
         studies: Number of studies.
         positives: Of these with the finding.
@@ -56,6 +59,19 @@ def age_band(study: Study) -> str:
     return next(name for low, high, name in AGE_BANDS if low <= age < high)
 
 
+def second_reading(study: Study, note: str) -> str:
+    """Whether readers who looked at a pneumonia study again agree with its label, "" where nobody did.
+
+    Args:
+        study: Study.
+        note: The manifest's label_note, "... readers: Lung Opacity", "... readers: Normal" or something else.
+    """
+    _, marker, reading = note.rpartition("readers: ")
+    if not marker or study.label not in _READINGS:
+        return ""
+    return "readers agree" if reading == _READINGS[study.label] else "readers disagree"
+
+
 def subgroups(answers: Answers, resamples: int = RESAMPLES) -> list[Subgroup]:
     """All groups of all tasks; an attribute that does not vary within a task is left out."""
     found = []
@@ -63,6 +79,7 @@ def subgroups(answers: Answers, resamples: int = RESAMPLES) -> list[Subgroup]:
         "sex": lambda i: answers.studies[i].record.sex or "",
         "age": lambda i: age_band(answers.studies[i]),
         "view": lambda i: answers.columns[i].get("view", ""),
+        "second reading": lambda i: second_reading(answers.studies[i], answers.columns[i].get("label_note", "")),
     }
     tasks = task_rows(answers)
     for rows in tasks:
