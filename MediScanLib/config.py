@@ -91,16 +91,19 @@ class TrainingConfig(_Section):
         accumulation_steps: Parts of a batch that go through the network one after another, to save memory.
         epochs: Passes over the training split, at most.
         learning_rate: Peak learning rate of AdamW.
-        weight_decay: Decoupled weight decay of AdamW.
+        weight_decay: Decoupled weight decay of AdamW, for the encoder.
+        head_weight_decay: The same for everything behind the encoder, where a strong one is the guard of small data.
         warmup_epochs: Epochs of linear warm-up; no more than `epochs`.
-        monitor: Figure on the validation split that chooses the best epoch: the mean AUC over findings, each within
-            its source, or the loss.
+        monitor: What chooses the best epoch on the validation split: the mean AUC over findings, each within its
+            source, or the loss; "last" takes the last epoch, where the split is too small to choose by.
         patience: Epochs without improvement on the validation split after which training stops.
         frozen_epochs: Epochs at the start in which the encoder keeps its initial weights.
         encoder_rate: Learning rate of the encoder as a fraction of `learning_rate`.
         frozen_stride: Layers at the start of the encoder that keep their initial weights throughout: those whose
             cells stand at most so many pixels apart; 0 for none.
         frozen_depthwise: Whether depthwise convolutions keep their initial weights throughout.
+        standardize_features: Whether the head sees the encoder's features standardized by what they were before the
+            first epoch; of no use to an encoder that starts from random weights.
         batch_norm: Statistics of the encoder's batch norms: "frozen", from each "batch", or "auto": frozen where the
             encoder starts from trained weights.
         gradient_clip: Largest norm of the gradient; 0 for no limit.
@@ -127,13 +130,15 @@ class TrainingConfig(_Section):
     epochs: Integer = Field(default=50, ge=1)
     learning_rate: Number = Field(default=0.001, gt=0)
     weight_decay: Number = Field(default=0.0001, ge=0)
+    head_weight_decay: Number = Field(default=0.0001, ge=0)
     warmup_epochs: Integer = Field(default=3, ge=0)
-    monitor: Literal["within_source_auc", "loss"] = "within_source_auc"
+    monitor: Literal["within_source_auc", "loss", "last"] = "within_source_auc"
     patience: Integer = Field(default=10, ge=1)
     frozen_epochs: Integer = Field(default=1, ge=0)
     encoder_rate: Number = Field(default=0.1, gt=0, le=1)
     frozen_stride: Literal[0, 2, 4, 8, 16] = 0
     frozen_depthwise: StrictBool = False
+    standardize_features: StrictBool = False
     batch_norm: Literal["auto", "frozen", "batch"] = "auto"
     gradient_clip: Number = Field(default=1.0, ge=0)
     average_decay: Number = Field(default=0.0, ge=0, lt=1)

@@ -48,7 +48,7 @@ def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
         ({"model": {"backbone": "vgg16"}}, ["model.backbone", "'vgg16'", "'resnet50'", "'efficientnet-lite0'"]),
         ({"model": {"backbon": "resnet50"}}, ["model.backbon ", "did you mean backbone?"]),
         ({"training": {"batch_size": 30, "accumulation_steps": 4}}, ["training.batch_size: 30", "4 parts"]),
-        ({"training": {"monitor": "accuracy"}}, ["training.monitor", "'within_source_auc' or 'loss'"]),
+        ({"training": {"monitor": "accuracy"}}, ["training.monitor", "'within_source_auc' or 'loss' or 'last'"]),
         ({"training": {"average_decay": 1}}, ["training.average_decay is 1", "less than 1"]),
         ({"training": {"augmentation": 3}}, ["training.augmentation is 3", "at most 2"]),
         ({"training": {"encoder_rate": 0}}, ["training.encoder_rate is 0", "more than 0"]),

@@ -67,6 +67,7 @@ class Bundle:
         from safetensors.torch import load
 
         from .fusion import FusionNetwork
+        from .novelty import Novelty
 
         path = self.folder / WEIGHTS_FILE
         try:
@@ -79,8 +80,9 @@ class Bundle:
         # the weights come from the bundle, so nothing initial is fetched
         network = FusionNetwork.build(self.card.network.model_copy(update={"weights": "none"}))
         try:
+            network.novelty = Novelty.of_state(state)
             network.load_state_dict(state)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise BundleError(
                 f"{self.folder}: the weights do not fit the network that the card describes "
                 f"({str(error).splitlines()[-1].strip()}). Install the bundle again."

@@ -101,6 +101,20 @@ class Threshold(_Part):
     operating_point: str
 
 
+class NoveltyLimit(_Part):
+    """From which distance on an image is unlike those that the network was trained on.
+
+    Attributes:
+        threshold: Largest distance that is accepted; see `network.novelty`.
+        accepted: Share of the studies it was chosen on that lie below.
+        fitted_on: Which these were.
+    """
+
+    threshold: float = Field(gt=0)
+    accepted: float = Field(gt=0, le=1)
+    fitted_on: str
+
+
 class Grade(_Part):
     """A word for severity scores from `start` (0..1) on."""
 
@@ -171,6 +185,7 @@ class Card(_Part):
         clinical: Standardization by clinical field.
         calibration: None where probabilities are uncalibrated.
         thresholds: Operating point by label.
+        novelty: None where the bundle cannot tell how unlike its training images an image is.
         severity: None where no severity was learned.
         heat_map_scale: Raw heat-map value drawn as 1.0.
         volume_slices: Neighbouring slices over which a 2D network's scores are averaged for a volume.
@@ -193,6 +208,7 @@ class Card(_Part):
     clinical: dict[str, FieldStatistics]
     calibration: Calibration | None = None
     thresholds: dict[str, Threshold]
+    novelty: NoveltyLimit | None = None
     severity: SeverityScale | None = None
     heat_map_scale: float = Field(gt=0)
     volume_slices: int = Field(default=3, ge=1)

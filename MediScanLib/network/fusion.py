@@ -12,6 +12,7 @@ from ..config import FUSION_DIM, ModelConfig
 from ..errors import ConfigError
 from .clinical import ClinicalEncoder, ClinicalTokens
 from .encoders import Encoder, build_encoder
+from .novelty import Novelty
 
 CLINICAL_FEATURES = 64
 """Length of f_clin."""
@@ -174,6 +175,7 @@ class FusionNetwork(nn.Module):
         # fixed statistics of the encoder's features over training images; without them, features stay as they are
         self.register_buffer("feature_mean", torch.zeros(encoder.out_channels))
         self.register_buffer("feature_std", torch.ones(encoder.out_channels))
+        self.novelty: Novelty | None = None  # what was learned of the training images as such, where it was
         self.disease = nn.Linear(self.fusion.out_features, num_classes)
         self.severity = nn.Linear(self.fusion.out_features, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +36,13 @@ class Scores:
         probabilities: (sample, finding), rows sum to 1; a sample is a slice of a 2D network or the whole volume.
         severity: (sample,) 0..1.
         contrast: False where every pixel of every sample was the same.
+        novelty: (sample,) distance from the training images, None where the model cannot tell.
     """
 
     probabilities: npt.NDArray[np.float64]
     severity: npt.NDArray[np.float64]
     contrast: bool
+    novelty: npt.NDArray[np.float64] | None = None
 
 
 def assemble(
@@ -64,38 +67,58 @@ def assemble(
         maps: Heat maps, None where not wanted.
         provenance: What made the scores.
     """
-    probabilities, severity, rule = volume_scores(scores, card, slices)
+    study = volume_scores(scores, card, slices)
+    probabilities = study.probabilities
     findings = [_finding(card, label, p) for label, p in zip(card.labels, probabilities.tolist(), strict=True)]
+    limit = card.novelty
+    novelty = None if limit is None or study.novelty is None else study.novelty / limit.threshold
     reasons = deferral_reasons(
-        image, card, findings, contrast=scores.contrast, confidence_threshold=settings.confidence_threshold
+        image,
+        card,
+        findings,
+        contrast=scores.contrast,
+        novelty=novelty,
+        confidence_threshold=settings.confidence_threshold,
     )
     top = max(findings, key=lambda finding: finding.probability)
     prediction = Prediction(
         input=image.source,
         image=_summary(image, [*image.warnings, *refused_prefill(image.prefill)]),
         findings=findings,
-        severity=_severity(card, settings, top, severity),
-        certainty=Certainty(label=top.label, deferred=bool(reasons), reasons=reasons),
+        severity=_severity(card, settings, top, study.severity),
+        certainty=Certainty(label=top.label, deferred=bool(reasons), reasons=reasons, novelty=novelty),
         clinical=_clinical_use(record, card),
         heat_maps=[] if maps is None else [_heat_map(image, maps, label) for label in card.labels],
         slices=_slice_scores(card, scores, slices) if len(slices) > 1 else [],
-        volume_rule=rule,
+        volume_rule=study.rule,
         provenance=provenance,
     )
     return prediction if maps is None else prediction.with_maps(maps)
 
 
-def volume_scores(
-    scores: Scores, card: Card, slices: Sequence[int]
-) -> tuple[npt.NDArray[np.float64], float, str | None]:
-    """Probabilities and severity of the whole study from those of its samples, and the rule in words.
+class StudyScores(NamedTuple):
+    """Scores of a whole study.
+
+    Attributes:
+        probabilities: (finding,).
+        severity: 0..1.
+        novelty: Distance from the training images, None where the model cannot tell.
+        rule: How the slices of a volume became one result, in words; None for a single sample.
+    """
+
+    probabilities: npt.NDArray[np.float64]
+    severity: float
+    novelty: float | None
+    rule: str | None
+
+
+def volume_scores(scores: Scores, card: Card, slices: Sequence[int]) -> StudyScores:
+    """Scores of the whole study from those of its samples.
 
     One slice says nothing of a volume and the highest of many is mostly noise, so neighbours are averaged: the run of
     `card.volume_slices` neighbouring slices that looks least normal stands for the study.
     """
     count = len(scores.probabilities)
-    if count == 1:
-        return scores.probabilities[0], float(scores.severity[0]), None
     width = min(card.volume_slices, count)
     kernel = np.ones(width) / width
     averaged = np.stack([np.convolve(column, kernel, mode="valid") for column in scores.probabilities.T], axis=1)
@@ -105,9 +128,18 @@ def volume_scores(
     else:
         start = int(averaged.max(axis=1).argmax())
         chosen = "with the highest probability of any finding"
+    run = slice(start, start + width)
+    return StudyScores(
+        scores.probabilities[0] if count == 1 else averaged[start],
+        float(scores.severity[run].mean()),
+        None if scores.novelty is None else float(scores.novelty[run].mean()),
+        None if count == 1 else _rule(width, chosen, slices, start),
+    )
+
+
+def _rule(width: int, chosen: str, slices: Sequence[int], start: int) -> str:
     run = f"slice {slices[start]}" if width == 1 else f"slices {slices[start]} to {slices[start + width - 1]}"
-    rule = f"Mean over the {width} neighboring slices {chosen}: {run} of {count} looked at."
-    return averaged[start], float(scores.severity[start : start + width].mean()), rule
+    return f"Mean over the {width} neighboring slices {chosen}: {run} of {len(slices)} looked at."
 
 
 def _finding(card: Card, label: str, probability: float) -> Finding:

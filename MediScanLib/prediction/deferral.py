@@ -43,7 +43,13 @@ _RADIOGRAPHS = frozenset({"CR", "DX", "DR", "RG", "XR"})
 
 
 def deferral_reasons(
-    image: MedicalImage, card: Card, findings: list[Finding], *, contrast: bool, confidence_threshold: float
+    image: MedicalImage,
+    card: Card,
+    findings: list[Finding],
+    *,
+    contrast: bool,
+    novelty: float | None,
+    confidence_threshold: float,
 ) -> list[DeferralReason]:
     """Why a human should decide, the gravest first; empty where nothing speaks against the prediction.
 
@@ -52,10 +58,12 @@ def deferral_reasons(
         card: Card of the model.
         findings: Its findings.
         contrast: False where the image is blank.
+        novelty: Distance from the training images as a multiple of the largest accepted one; None where unknown.
         confidence_threshold: Highest probability below which nothing is claimed.
     """
     reasons = [
         *_input_reasons(image, card, contrast),
+        *_novelty_reasons(novelty),
         *_score_reasons(findings, confidence_threshold),
     ]
     return [DeferralReason(code=code, message=message) for code, message in reasons]
@@ -94,6 +102,15 @@ def _input_reasons(image: MedicalImage, card: Card, contrast: bool) -> Iterator[
         yield (
             "unfamiliar_body_part",
             f"The model never saw body part {image.body_part}; it was trained on {', '.join(card.input.body_parts)}.",
+        )
+
+
+def _novelty_reasons(novelty: float | None) -> Iterator[tuple[str, str]]:
+    if novelty is not None and novelty > 1:
+        yield (
+            "unlike_training",
+            f"The image is unlike those that the model was trained on: {novelty:.2f} times as far from them as the "
+            "farthest that are accepted.",
         )
 
 

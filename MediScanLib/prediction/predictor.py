@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +17,7 @@ from .. import __version__
 from ..config import InferenceConfig
 from ..errors import BundleError, CancelledError
 from ..network.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
-from ..network.fusion import FusionNetwork, HeadOutput
+from ..network.fusion import FusionNetwork, HeadOutput, average_pool
 from ..progress import Progress, SilentProgress
 from ..study.image import MedicalImage
 from ..study.record import ClinicalRecord
@@ -203,7 +204,11 @@ class Predictor:
             raise BundleError(
                 f"{self.bundle.folder}: the model gave a result that is not a number. Use another model."
             )
-        return _Output(probabilities.numpy(), severity.numpy(), contrast, None if maps is None else maps.numpy())
+        far = self.network.novelty
+        novelty = None if far is None else far(average_pool(features)).double().cpu().numpy()
+        return _Output(
+            probabilities.numpy(), severity.numpy(), contrast, None if maps is None else maps.numpy(), novelty
+        )
 
     def _assemble(
         self,
@@ -226,7 +231,7 @@ class Predictor:
             seconds={"prediction": round(seconds, 4)},
             notes=list(self._notes),
         )
-        scores = Scores(output.probabilities, output.severity, bool(output.contrast.any()))
+        scores = Scores(output.probabilities, output.severity, bool(output.contrast.any()), output.novelty)
         return assemble(image, record, card, self.settings, scores, prepared.slices, maps, provenance)
 
     def _heat_maps(self, image: MedicalImage, prepared: NetworkInput, maps: np.ndarray) -> HeatMaps:
@@ -251,41 +256,33 @@ class Predictor:
         )
 
 
+@dataclass(frozen=True)
 class _Output:
-    """Scores and maps of a batch of samples."""
+    """Scores and maps of a batch of samples, one a row; None where they were not asked for or cannot be had."""
 
-    def __init__(
-        self, probabilities: np.ndarray, severity: np.ndarray, contrast: np.ndarray, maps: np.ndarray | None
-    ) -> None:
-        self.probabilities = probabilities
-        self.severity = severity
-        self.contrast = contrast
-        self.maps = maps
+    probabilities: np.ndarray
+    severity: np.ndarray
+    contrast: np.ndarray
+    maps: np.ndarray | None
+    novelty: np.ndarray | None
 
     def split(self) -> list[_Output]:
         """One output a sample."""
         return [
-            _Output(
-                self.probabilities[i : i + 1],
-                self.severity[i : i + 1],
-                self.contrast[i : i + 1],
-                None if self.maps is None else self.maps[i : i + 1],
-            )
+            _Output(*(None if part is None else part[i : i + 1] for part in self._parts()))  # type: ignore[arg-type]
             for i in range(len(self.probabilities))
         ]
 
     @staticmethod
-    def join(parts: Sequence[_Output]) -> _Output:
-        """The samples of all parts in one."""
-        if len(parts) == 1:
-            return parts[0]
-        maps = [part.maps for part in parts if part.maps is not None]
-        return _Output(
-            np.concatenate([part.probabilities for part in parts]),
-            np.concatenate([part.severity for part in parts]),
-            np.concatenate([part.contrast for part in parts]),
-            np.concatenate(maps) if maps else None,
-        )
+    def join(outputs: Sequence[_Output]) -> _Output:
+        """The samples of all outputs in one."""
+        if len(outputs) == 1:
+            return outputs[0]
+        columns = zip(*(output._parts() for output in outputs), strict=True)
+        return _Output(*(None if column[0] is None else np.concatenate(column) for column in columns))  # type: ignore[arg-type]
+
+    def _parts(self) -> tuple[np.ndarray | None, ...]:
+        return self.probabilities, self.severity, self.contrast, self.maps, self.novelty
 
 
 @lru_cache(maxsize=1)

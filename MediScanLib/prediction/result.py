@@ -130,11 +130,14 @@ class Certainty(_Part):
         label: Finding with the highest probability.
         deferred: True where a human should decide without leaning on this prediction.
         reasons: Why, the gravest first.
+        novelty: Distance from the training images as a multiple of the largest accepted one; above 1 the study is
+            deferred. None where the model cannot tell.
     """
 
     label: str
     deferred: bool
     reasons: list[DeferralReason]
+    novelty: float | None = Field(default=None, ge=0)
 
 
 class Provenance(_Part):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,23 +115,33 @@ def answer_split(
     return SplitOutput(split.studies, HeadOutput(fused[:, :-1], fused[:, -1]), HeadOutput(alone[:, :-1], alone[:, -1]))
 
 
-STANDARDIZED_FROM = 512
-"""Training studies, spread evenly over the split, whose features are standardized by."""
-
-
 @torch.inference_mode()
 def pooled_features(
-    network: FusionNetwork, split: Split, spec: InputSpec, device: torch.device, progress: Progress
+    encode: Callable[[Tensor], Tensor],
+    split: Split,
+    spec: InputSpec,
+    device: torch.device,
+    progress: Progress,
+    *,
+    most: int,
 ) -> Tensor:
-    """Pooled encoder features (image, C) of up to STANDARDIZED_FROM studies of a split, on `device`."""
-    count = len(split.studies)
-    chosen = np.unique(np.linspace(0, count - 1, STANDARDIZED_FROM).round().astype(int))
+    """Average over the cells of what `encode` makes of images: (image, C) on the CPU.
+
+    Args:
+        encode: From images (B, 1, *spatial) to feature maps, in evaluation mode.
+        split: Studies.
+        spec: Input of the network.
+        device: Where `encode` works.
+        progress: Hears of every batch.
+        most: So many studies at most, spread evenly over the split.
+    """
+    chosen = np.unique(np.linspace(0, len(split.studies) - 1, most).round().astype(int))
     images = StandardizedImages(split.images, spec, [int(i) for i in chosen])
-    with evaluating(network):
-        rows = [
-            average_pool(network.encoder(images[i]["image"][None].to(device)))
-            for i in tracked(range(len(images)), "features", len(images), progress)
-        ]
+    loader = DataLoader(images, batch_size=16)
+    rows = [
+        average_pool(encode(batch["image"].to(device))).float().cpu()
+        for batch in tracked(loader, "features", len(loader), progress)
+    ]
     return torch.cat(rows)
 
 

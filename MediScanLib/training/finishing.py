@@ -20,6 +20,7 @@ from ..network.card import (
     Grade,
     InputSpec,
     Metric,
+    NoveltyLimit,
     SeverityScale,
 )
 from ..network.fusion import FusionNetwork, HeadOutput
@@ -83,6 +84,7 @@ def make_card(
     train_studies: Sequence[Study],
     outputs: Mapping[str, SplitOutput],
     heat_map_scale: float,
+    novelty: NoveltyLimit | None = None,
     recipe: dict[str, Any] | None = None,
 ) -> Card:
     """Calibrate and choose thresholds on val, measure on every given split, and write it all down.
@@ -95,6 +97,7 @@ def make_card(
         train_studies: What it was trained on.
         outputs: By split, "val" among them.
         heat_map_scale: From `usual_peak`.
+        novelty: From `learn_novelty`.
         recipe: How it was trained.
     """
     val = outputs["val"]
@@ -114,6 +117,7 @@ def make_card(
         thresholds=thresholds,
         severity=_severity_scale(train_studies),
         heat_map_scale=heat_map_scale,
+        novelty=novelty,
         data=data_sources(train_studies),
         weights_licence=text.weights_licence,
         metrics=[metric for split, output in outputs.items() for metric in figures(output, calibration, split)],

@@ -32,10 +32,11 @@ def draw_curves(path: Path, rows: Sequence[Row], monitor: str, best_epoch: int) 
     left.plot(epochs, [row["train_clinical"] for row in rows], marker=".", label="train, with clinical values")
     left.plot(epochs, [row["val_loss"] for row in rows], marker=".", label="val (sum of both, weighted)")
     left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
+    figure_of = "within_source_auc" if monitor == "last" else monitor
     names = {"within_source_auc": "mean AUC within source, val", "loss": "loss, val"}
-    right.plot(epochs, [row[f"val_{monitor}"] for row in rows], marker=".", color="C2", label=names[monitor])
-    right.set(xlabel="epoch", ylabel=names[monitor])
-    if monitor == "within_source_auc":
+    right.plot(epochs, [row[f"val_{figure_of}"] for row in rows], marker=".", color="C2", label=names[figure_of])
+    right.set(xlabel="epoch", ylabel=names[figure_of])
+    if figure_of == "within_source_auc":
         right.set_ylim(top=min(right.get_ylim()[1], 1.005))
     rate = right.twinx()
     rate.plot(epochs, [row["learning_rate"] for row in rows], color="0.6", linestyle="--", label="learning rate")

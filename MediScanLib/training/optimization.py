@@ -60,12 +60,16 @@ def make_optimizer(network: FusionNetwork, settings: TrainingConfig) -> torch.op
     Biases and norms are not decayed: small values have no meaning for them.
     """
     groups = []
-    for in_encoder, rate in ((True, settings.learning_rate * settings.encoder_rate), (False, settings.learning_rate)):
+    parts = (
+        (True, settings.learning_rate * settings.encoder_rate, settings.weight_decay),
+        (False, settings.learning_rate, settings.head_weight_decay),
+    )
+    for in_encoder, rate, decay in parts:
         named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
         members = [parameter for name, parameter in named if name.startswith("encoder.") == in_encoder]
         for decayed in (True, False):
             chosen = [parameter for parameter in members if (parameter.ndim > 1) == decayed]
-            groups.append({"params": chosen, "lr": rate, "weight_decay": settings.weight_decay if decayed else 0.0})
+            groups.append({"params": chosen, "lr": rate, "weight_decay": decay if decayed else 0.0})
     return torch.optim.AdamW([group for group in groups if group["params"]])
 
 

@@ -21,7 +21,7 @@ from ..network.card import FieldStatistics, InputSpec
 from ..network.fusion import FusionNetwork
 from ..progress import Progress, SilentProgress
 from .allocator import keep_freed_memory
-from .answering import Split, answer_split, pooled_features
+from .answering import Split, answer_split, evaluating, pooled_features
 from .augmentation import describe, kind_of
 from .checkpoint import require_space
 from .clinical import clinical_statistics
@@ -30,10 +30,13 @@ from .evaluation import tasks_in
 from .finishing import CardText, input_spec, make_card, usual_peak
 from .history import draw_curves
 from .loading import PreparedImages, StandardizedImages
+from .novelty import learn_novelty
 from .processes import Processes
 from .trainer import LAST, EpochListener, Trainer
 
 CURVES = "curves.png"
+STANDARDIZED_FROM = 512
+"""Training studies by whose features the network's are standardized."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,11 @@ def train_bundle(
         for split, prepared in images.items():
             prepared.prepare(progress, f"images of {split}")
     processes.wait()
-    if run.resume is None and run.config.model.weights != "none":  # random weights change too much to be worth it
-        network.standardize(pooled_features(network, splits["train"], spec, device, progress))
+    if run.resume is None and settings.standardize_features:
+        with evaluating(network):
+            network.standardize(
+                pooled_features(network.encoder, splits["train"], spec, device, progress, most=STANDARDIZED_FROM)
+            )
     with _determinism(settings.deterministic):
         best = trainer.run()
     return _finish(run, best, trainer, splits, spec, statistics, device, progress) if processes.is_first else None
@@ -197,6 +203,7 @@ def _finish(
     val = splits["val"]
     seen = StandardizedImages(val.images, spec)
     scale = usual_peak(network, (seen[i]["image"] for i in range(len(seen))), len(seen), device, progress)
+    limit = learn_novelty(network, splits["train"], val, spec, device, progress)
     weights = run.config.model.weights
     model = run.config.model.model_copy(
         update={"weights": weights if weights in ("imagenet", "none") else Path(weights).name}
@@ -210,6 +217,7 @@ def _finish(
         train_studies=train,
         outputs={"val": answer_split(network, val, spec, device, workers=settings.workers)},
         heat_map_scale=scale,
+        novelty=limit,
         recipe={
             "settings": settings.model_dump(mode="json"),
             "augmentation": describe({kind_of(s.modality, s.body_part) for s in train}, settings.augmentation),

@@ -301,6 +301,8 @@ class Trainer:
         return validate(output, self._val.targets, self.objective)
 
     def _score(self, row: Mapping[str, float]) -> float:
+        if self._settings.monitor == "last":
+            return row["epoch"]
         return -row["val_loss"] if self._settings.monitor == "loss" else row[f"val_{self._settings.monitor}"]
 
     def _is_finished(self) -> bool:

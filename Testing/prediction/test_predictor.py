@@ -6,6 +6,8 @@ import torch
 
 from MediScanLib.config import InferenceConfig
 from MediScanLib.errors import BundleError, CancelledError, DeviceError, UsageError
+from MediScanLib.network.card import NoveltyLimit
+from MediScanLib.network.novelty import Novelty
 from MediScanLib.prediction.devices import available_devices, resolve_device
 from MediScanLib.prediction.result import Prediction
 from MediScanLib.progress import CallbackProgress
@@ -122,6 +124,38 @@ def test_blank_image_is_left_to_a_human_and_gives_no_map(value):
     prediction = make_predictor()(blank)
     assert prediction.certainty.reasons[0].code == "blank_image"
     assert prediction.maps.on_image("pneumonia").max() == 0
+
+
+def bright_is_known(spatial_dims: int = 2):
+    """A predictor whose training images were all bright."""
+    limit = NoveltyLimit(threshold=0.4, accepted=0.98, fitted_on="nothing")
+    predictor = make_predictor(spatial_dims, (64,) * spatial_dims, novelty=limit)
+    predictor.network.novelty = Novelty(torch.zeros(1), torch.ones(1, 1), torch.tensor([[1.0]]), 1)
+    return predictor
+
+
+def half_bright(share: float, slices: int = 1) -> MedicalImage:
+    pixels = np.zeros((slices, 40, 40), dtype=np.float32)
+    pixels[:, : round(40 * share)] = 1
+    return MedicalImage(pixels=pixels, spacing=(1.0, 1.0, 2.0), source="half", modality="CR", body_part="CHEST")
+
+
+def test_an_image_unlike_the_training_images_is_left_to_a_human():
+    known, unknown = bright_is_known()(half_bright(0.9)), bright_is_known()(half_bright(0.2))
+    assert known.certainty.novelty == pytest.approx(0.25, abs=0.03)  # at distance 0.1, the limit being 0.4
+    assert "unlike_training" not in [reason.code for reason in known.certainty.reasons]
+    assert unknown.certainty.novelty == pytest.approx(2, abs=0.05)
+    assert unknown.certainty.reasons[0].code == "unlike_training"
+    assert "times as far" in unknown.certainty.reasons[0].message
+
+
+def test_novelty_is_asked_of_batches_and_volumes_too():
+    predictor = bright_is_known()
+    batch = predictor.predict_batch([(half_bright(0.9), None), (half_bright(0.2), None)])
+    assert [prediction.certainty.novelty > 1 for prediction in batch] == [False, True]
+    assert predictor(half_bright(0.2, slices=4)).certainty.novelty > 1
+    assert bright_is_known(3)(half_bright(0.2, slices=40)).certainty.novelty > 1
+    assert make_predictor()(half_bright(0.2)).certainty.novelty is None
 
 
 def test_one_pixel_image():

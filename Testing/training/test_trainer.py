@@ -88,7 +88,7 @@ def test_the_rate_rises_in_a_line_and_falls_in_a_cosine() -> None:
 
 def test_the_encoder_learns_slower_and_norms_are_not_decayed() -> None:
     network = FusionNetwork.build(ModelConfig(weights="none"))
-    settings = small_config(encoder_rate=0.1, learning_rate=0.01, weight_decay=0.2).training
+    settings = small_config(encoder_rate=0.1, learning_rate=0.01, weight_decay=0.2, head_weight_decay=0.2).training
     optimizer = make_optimizer(network, settings)
     by_tensor = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     assert len(by_tensor) == len(list(network.parameters()))
@@ -280,6 +280,26 @@ def test_it_stops_when_nothing_gets_better(manifest, cache, tmp_path, monkeypatc
     # a stopped run that is resumed is finished, not trained on
     again = run_of(manifest, tmp_path / "out", cache, config, resume=tmp_path / "out" / "last.pt")
     assert train_bundle(again, CPU).sha256 == bundle.sha256
+
+
+def test_the_last_epoch_may_be_kept_whatever_val_says(manifest, cache, tmp_path, monkeypatch) -> None:
+    figures = iter([0.9, 0.5, 0.6])
+    figure = lambda self: {"loss": 1.0, "within_source_auc": next(figures), "image_only_within_source_auc": 0.5}  # noqa: E731
+    monkeypatch.setattr(Trainer, "_validate", figure)
+    config = small_config(epochs=3, patience=1, frozen_epochs=3, monitor="last")
+    bundle = train_bundle(run_of(manifest, tmp_path / "out", cache, config), CPU)
+    assert bundle.card.recipe["best_epoch"] == bundle.card.recipe["epochs"] == 3
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
+
+
+def test_standardized_features_start_even_and_are_part_of_the_bundle(manifest, cache, tmp_path) -> None:
+    config = small_config(epochs=1, standardize_features=True)
+    bundle = train_bundle(run_of(manifest, tmp_path / "out", cache, config), CPU)
+    network = bundle.load_network()
+    assert network.feature_mean.abs().sum() > 0
+    assert (network.feature_std > 0).all()
+    plain = train_bundle(run_of(manifest, tmp_path / "plain", cache, small_config(epochs=1)), CPU).load_network()
+    assert not plain.feature_mean.any()
 
 
 def test_attention_fusion_is_trained_too(manifest, cache, tmp_path) -> None:
