@@ -143,7 +143,7 @@ class TrainingConfig(_Section):
     gradient_clip: Number = Field(default=1.0, ge=0)
     average_decay: Number = Field(default=0.0, ge=0, lt=1)
     label_smoothing: Number = Field(default=0.0, ge=0, lt=1)
-    logit_adjustment: StrictBool = True
+    logit_adjustment: StrictBool = False
     augmentation: Number = Field(default=1.0, ge=0, le=2)
     image_dropout: Number = Field(default=0.1, ge=0, lt=1)
     record_dropout: Number = Field(default=0.2, ge=0, lt=1)

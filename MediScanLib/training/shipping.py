@@ -44,8 +44,8 @@ TEXT = CardText(
     cautions=(
         "Each disease was learned from its own data sets: comparing findings across body parts or sources mostly "
         "measures the source. Read the figures within one source.",
-        "Probabilities follow how common a finding is in the training source that an image resembles, and not how "
-        "common it is where you work.",
+        "Probabilities are calibrated on a mixture of sources in which findings are more, or less, common than where "
+        "you work. Read the operating points, or calibrate anew.",
         "Labels of nih are mined from reports; of its pneumonia images read again by radiologists, a fifth were "
         "normal. The view and the follow-up number alone tell pneumonia from normal with an AUC of 0.77.",
         "In bone_eeeh the size of the crop alone tells fractures with an AUC of 0.87; bone_roboflow has 41 normal "

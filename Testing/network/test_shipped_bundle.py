@@ -84,6 +84,31 @@ def test_decisions_rest_on_held_out_data(bundle):
             assert word in threshold.operating_point
 
 
+def test_what_is_no_medical_image_is_left_to_a_human(predictor):
+    datasets = pytest.importorskip("sklearn.datasets")
+    flower = datasets.load_sample_image("flower.jpg").mean(axis=2, dtype=np.float32)[None]
+    noise = np.random.default_rng(0).random((1, 256, 256), dtype=np.float32)
+    for pixels in (flower, flower[:, 100:300, 200:400], noise):
+        codes = [reason.code for reason in predictor(MedicalImage(pixels=pixels, source="none")).certainty.reasons]
+        assert "unlike_training" in codes
+
+
+def test_a_phantom_is_left_to_a_human_for_what_it_looks_like(predictor, shared_data):
+    phantom = read_image(shared_data / "dicom" / "ct_philips_tilt")
+    prediction = predictor(phantom, slices=range(0, phantom.shape[0], 6))
+    assert "unlike_training" in [reason.code for reason in prediction.certainty.reasons]
+
+
+def test_few_studies_of_the_trained_kinds_are_called_unlike_them(predictor, shared_data):
+    limit = predictor.bundle.card.novelty
+    assert limit is not None and "val" in limit.fitted_on
+    far = []
+    for source in ("nih", "cohen", "bone_eeeh", "bone_roboflow", "busi", "iqothnccd"):
+        for path in sorted((shared_data / "images" / source).glob("*.jpg"))[::40][:8]:
+            far.append(predictor(read_image(path)).certainty.novelty)
+    assert np.mean(np.array(far) > 1) < 0.15
+
+
 def test_cautions_name_what_the_figures_hide(bundle):
     said = " ".join(bundle.card.cautions).lower()
     for word in ("source", "mined", "sparse"):
