@@ -44,7 +44,7 @@ def fit_calibration(logits: Tensor, allowed: Tensor, fitted_on: str) -> Calibrat
         point = torch.tensor(parameters, dtype=torch.float64, requires_grad=True)
         value = loss(common + point[:labels], point[labels:]) + PENALTY * point.square().sum()
         (gradient,) = torch.autograd.grad(value, point)
-        return float(value), gradient.numpy()
+        return float(value.detach()), gradient.numpy()
 
     found = minimize(penalized, np.zeros(2 * labels), jac=True, method="L-BFGS-B").x
     return Calibration(
