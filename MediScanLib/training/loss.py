@@ -139,7 +139,7 @@ class CompositeLoss(nn.Module):
         candidates = -torch.logsumexp(log_p.masked_fill(~allowed, -torch.inf), dim=1)
         weights = torch.ones_like(log_p[0]) if self.class_weights is None else self.class_weights.to(log_p)
         possible = logits > EXCLUDED / 2
-        share = torch.where(possible, log_p * weights, 0.0).sum(1) / possible.sum(1)
+        share = torch.where(possible, log_p * weights, 0.0).sum(1) / possible.sum(1).clamp_min(1)
         even = (~allowed.all(dim=1)).to(log_p) * -share
         smoothing = self.label_smoothing
         summed = ((1 - smoothing) * self._study_weights(allowed).to(log_p) * candidates + smoothing * even).sum()

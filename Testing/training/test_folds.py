@@ -72,7 +72,8 @@ def test_a_finished_fold_is_not_trained_again(manifest, tmp_path):
     assert not stages
 
 
-def test_the_command_pools_the_folds(manifest, tmp_path):
+def test_the_command_pools_the_folds(tmp_path):
+    manifest = write_manifest(tmp_path / "data", {"train": 80})
     config = tmp_path / "small.yaml"
     config.write_text(yaml.safe_dump(small_config(epochs=1).model_dump()), encoding="utf-8")
     out = tmp_path / "out"
@@ -87,7 +88,7 @@ def test_the_command_pools_the_folds(manifest, tmp_path):
     assert {row["fold"] for row in rows} == {"0", "1"}
     figures = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert figures["subject"]["split"] == "2 folds, each held out in turn"
-    assert sum(row["studies"] for row in figures["within_source"]) == 48
+    assert sum(row["studies"] for row in figures["within_source"]) == 80
     assert any(row["shortcut"] == "source alone" for row in figures["shortcuts"])
     assert {load_bundle(out / f"fold-{k}" / f"fold-{k}").name for k in (0, 1)} == {"fold-0", "fold-1"}
     assert "zeros" in figures["subject"]["hidden_image"]

@@ -28,6 +28,7 @@ from MediScanLib.errors import (
 )
 from MediScanLib.network.bundle import load_bundle
 from MediScanLib.network.card import InputSpec
+from MediScanLib.network.encoders import Encoder
 from MediScanLib.network.fusion import FusionNetwork
 from MediScanLib.prediction.predictor import Predictor
 from MediScanLib.prediction.preprocessing import prepare_slices
@@ -40,7 +41,7 @@ from MediScanLib.training.loading import PreparedImages, StandardizedImages
 from MediScanLib.training.optimization import make_optimizer, rate_at
 from MediScanLib.training.recipe import TrainingRun, train_bundle
 from MediScanLib.training.sampling import BalancedBatches, balanced_weights
-from MediScanLib.training.trainer import Trainer
+from MediScanLib.training.trainer import Trainer, half_precision
 
 CPU = torch.device("cpu")
 LINES = ["image", "label", "split"]
@@ -197,8 +198,28 @@ def test_the_bundle_holds_the_weights_of_the_best_epoch(finished) -> None:
     output, bundle, _ = finished
     best = load_checkpoint(output / "best.pt")
     assert best["epoch"] == bundle.card.recipe["best_epoch"]
-    for name, tensor in load_bundle(bundle.folder).load_network().state_dict().items():
+    network = load_bundle(bundle.folder).load_network()
+    assert network.novelty is not None  # learned after training
+    network.novelty = None
+    for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, best["network"][name]), name
+
+
+def test_half_precision_is_used_where_the_device_is_quicker_in_it(manifest, cache, tmp_path) -> None:
+    in_training, forward = set(), Encoder.forward
+
+    def spy(self, image):
+        features = forward(self, image)
+        if torch.is_grad_enabled():
+            in_training.add(features.dtype)
+        return features
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Encoder, "forward", spy)
+        config = small_config(epochs=1, frozen_epochs=0, mixed_precision=True)
+        bundle = train_bundle(run_of(manifest, tmp_path / "out", cache, config), CPU)
+    assert in_training == {half_precision(CPU) or torch.float32}
+    assert all(bool(torch.isfinite(t).all()) for t in bundle.load_network().state_dict().values())
 
 
 def test_the_predictor_gives_the_answers_that_chose_the_epoch(finished, manifest) -> None:
