@@ -102,7 +102,7 @@ class StudyScores(NamedTuple):
     Attributes:
         probabilities: (finding,).
         severity: 0..1.
-        novelty: Distance from the training images, None where the model cannot tell.
+        novelty: Distance from the training images, that of half of the samples; None where the model cannot tell.
         rule: How the slices of a volume became one result, in words; None for a single sample.
     """
 
@@ -132,7 +132,7 @@ def volume_scores(scores: Scores, card: Card, slices: Sequence[int]) -> StudySco
     return StudyScores(
         scores.probabilities[0] if count == 1 else averaged[start],
         float(scores.severity[run].mean()),
-        None if scores.novelty is None else float(scores.novelty[run].mean()),
+        None if scores.novelty is None else float(np.median(scores.novelty)),
         None if count == 1 else _rule(width, chosen, slices, start),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -95,8 +96,9 @@ def test_what_is_no_medical_image_is_left_to_a_human(predictor):
 
 def test_a_phantom_is_left_to_a_human_for_what_it_looks_like(predictor, shared_data):
     phantom = read_image(shared_data / "dicom" / "ct_philips_tilt")
-    prediction = predictor(phantom, slices=range(0, phantom.shape[0], 6))
-    assert "unlike_training" in [reason.code for reason in prediction.certainty.reasons]
+    chest = dataclasses.replace(phantom, body_part="CHEST")  # a header that says nothing against it
+    (reason, *_) = predictor(chest).certainty.reasons
+    assert reason.code == "unlike_training"
 
 
 def test_few_studies_of_the_trained_kinds_are_called_unlike_them(predictor, shared_data):
