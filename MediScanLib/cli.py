@@ -218,6 +218,8 @@ def demo(output: Path, model: str, device: str, config: Path | None) -> None:
     click.echo(f"Study:      {phantom.source}")
     for finding in prediction.findings:
         click.echo(f"            {finding.label:10} {finding.probability:.2f}  {finding.decision}")
+    for reason in prediction.certainty.reasons:
+        click.echo(f"For a human: {reason.message}")
     click.echo(f"Picture:    {picture.resolve()}")
     click.echo(f"Prediction: {text.resolve()}")
     click.echo(RESEARCH_USE_NOTICE)

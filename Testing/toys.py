@@ -43,7 +43,7 @@ def make_card(spatial_dims: int = 2, size: tuple[int, ...] = (64, 64), **changes
             grades=[Grade(name="none", start=0), Grade(name="severe", start=0.5)],
             findings=["pneumonia", "covid"],
         ),
-        heat_map_scale=1.0,
+        heat_map_scales=dict.fromkeys(LABELS, 1.0),
         weights_licence="none",
         files={WEIGHTS_FILE: "0" * 64},
     )

@@ -187,7 +187,7 @@ class Card(_Part):
         thresholds: Operating point by label.
         novelty: None where the bundle cannot tell how unlike its training images an image is.
         severity: None where no severity was learned.
-        heat_map_scale: Raw heat-map value drawn as 1.0.
+        heat_map_scales: Raw heat-map value drawn as 1.0, by label.
         volume_slices: Neighbouring slices over which a 2D network's scores are averaged for a volume.
         data: What it was trained on.
         weights_licence: Licence of the weights, apart from the code's.
@@ -210,7 +210,7 @@ class Card(_Part):
     thresholds: dict[str, Threshold]
     novelty: NoveltyLimit | None = None
     severity: SeverityScale | None = None
-    heat_map_scale: float = Field(gt=0)
+    heat_map_scales: dict[str, Annotated[float, Field(gt=0)]]
     volume_slices: int = Field(default=3, ge=1)
     data: list[DataSource] = []
     weights_licence: str
@@ -225,6 +225,10 @@ class Card(_Part):
             raise ValueError(f"labels {self.labels} are not {self.network.num_classes} different names")
         if set(self.thresholds) != set(self.labels):
             raise ValueError(f"thresholds are for {sorted(self.thresholds)}, labels are {sorted(self.labels)}")
+        if set(self.heat_map_scales) != set(self.labels):
+            raise ValueError(
+                f"heat_map_scales are for {sorted(self.heat_map_scales)}, labels are {sorted(self.labels)}"
+            )
         if list(self.clinical) != list(FIELDS) or self.network.clinical_dim != len(FIELDS):
             raise ValueError(f"clinical must name {list(FIELDS)} in this order, got {list(self.clinical)}")
         if len(self.input.size) != self.network.spatial_dims:

@@ -203,7 +203,7 @@ def _heat_map(image: MedicalImage, maps: HeatMaps, label: str) -> HeatMapSummary
     return HeatMapSummary(
         label=label,
         peak=peak,
-        relative_peak=peak / maps.scale,
+        relative_peak=peak / maps.scale(label),
         index=index,
         position=None if image.spacing is None else image.to_physical(index),
     )

@@ -46,7 +46,7 @@ class HeatMaps:
         columns: Relation of image columns to map columns.
         slices: Relation of image slices to map slices (3D network), or the image slices that the map slices stand
             for (2D network, slice by slice).
-        scale: Raw value that is drawn as 1.0. It comes with the model, so that a weak map looks weak.
+        scales: Raw value that is drawn as 1.0, a finding. They come with the model, so that a weak map looks weak.
     """
 
     labels: tuple[str, ...]
@@ -55,13 +55,17 @@ class HeatMaps:
     rows: AxisMap
     columns: AxisMap
     slices: AxisMap | tuple[int, ...]
-    scale: float
+    scales: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if self.values.ndim != 4 or self.values.shape[0] != len(self.labels):
             raise ValueError(f"values must be ({len(self.labels)}, slice, row, column), got {self.values.shape}")
-        if not self.scale > 0:
-            raise ValueError(f"scale must be positive, got {self.scale}")
+        if len(self.scales) != len(self.labels) or not all(scale > 0 for scale in self.scales):
+            raise ValueError(f"scales must be {len(self.labels)} positive numbers, got {self.scales}")
+
+    def scale(self, label: str) -> float:
+        """Raw value of one finding that is drawn as 1.0."""
+        return self.scales[self.labels.index(label)]
 
     def raw(self, label: str) -> FloatArray:
         """(slice, row, column) of one finding on the network's grid.
@@ -86,8 +90,8 @@ class HeatMaps:
         return self._sample(label, wanted, np.arange(self.shape[1]), np.arange(self.shape[2]))
 
     def normalized(self, label: str, slice_index: int | None = None) -> FloatArray:
-        """As `on_image`, divided by `scale` and cut at 1: what an overlay shows."""
-        return np.minimum(self.on_image(label, slice_index) / np.float32(self.scale), 1.0)
+        """As `on_image`, divided by `scale(label)` and cut at 1: what an overlay shows."""
+        return np.minimum(self.on_image(label, slice_index) / np.float32(self.scale(label)), 1.0)
 
     def peak(self, label: str) -> tuple[float, tuple[int, int, int]]:
         """Largest value inside the image and its (slice, row, column), without making the full map."""

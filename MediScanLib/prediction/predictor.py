@@ -252,7 +252,7 @@ class Predictor:
             rows=rows,
             columns=columns,
             slices=prepared.slices if slices is None else slices,
-            scale=self.bundle.card.heat_map_scale,
+            scales=tuple(self.bundle.card.heat_map_scales[label] for label in self.bundle.card.labels),
         )
 
 

@@ -86,7 +86,7 @@ class HeatMapSummary(_Part):
     Attributes:
         label: Finding.
         peak: Raw value at the hottest place.
-        relative_peak: `peak` divided by the bundle's scale: 1.0 is as hot as maps of this model usually get.
+        relative_peak: `peak` divided by the bundle's scale: 1.0 is as hot as its maps of the finding usually get.
         index: (slice, row, column) in the image.
         position: The same place, LPS mm; None where the image has no spacing.
         file: Where a face stored the picture or the map.

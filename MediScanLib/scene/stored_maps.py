@@ -34,7 +34,7 @@ def store_maps(scene: Scene, maps: HeatMaps, reference: Node) -> Node:
         "rows": asdict(maps.rows),
         "columns": asdict(maps.columns),
         "slices": asdict(maps.slices) if isinstance(maps.slices, AxisMap) else maps.slices,
-        "scale": maps.scale,
+        "scales": maps.scales,
     }
     node.SetText(json.dumps(content))
     return node
@@ -56,7 +56,7 @@ def stored_maps(scene: Scene, reference: Node) -> HeatMaps | None:
             rows=AxisMap(**content["rows"]),
             columns=AxisMap(**content["columns"]),
             slices=AxisMap(**slices) if isinstance(slices, dict) else tuple(slices),
-            scale=content["scale"],
+            scales=tuple(content["scales"]),
         )
     except (ValueError, TypeError, KeyError, binascii.Error):
         return None

@@ -83,7 +83,7 @@ def make_card(
     clinical: dict[str, FieldStatistics],
     train_studies: Sequence[Study],
     outputs: Mapping[str, SplitOutput],
-    heat_map_scale: float,
+    heat_map_scales: dict[str, float],
     novelty: NoveltyLimit | None = None,
     recipe: dict[str, Any] | None = None,
 ) -> Card:
@@ -96,7 +96,7 @@ def make_card(
         clinical: Statistics of the training split.
         train_studies: What it was trained on.
         outputs: By split, "val" among them.
-        heat_map_scale: From `usual_peak`.
+        heat_map_scales: From `usual_peaks`.
         novelty: From `learn_novelty`.
         recipe: How it was trained.
     """
@@ -116,7 +116,7 @@ def make_card(
         calibration=calibration,
         thresholds=thresholds,
         severity=_severity_scale(train_studies),
-        heat_map_scale=heat_map_scale,
+        heat_map_scales=heat_map_scales,
         novelty=novelty,
         data=data_sources(train_studies),
         weights_licence=text.weights_licence,
@@ -131,10 +131,13 @@ def probabilities_of(output: HeadOutput, calibration: Calibration) -> npt.NDArra
     return calibrated_probabilities(output.logits, calibration).numpy()
 
 
-def usual_peak(
+def usual_peaks(
     network: FusionNetwork, images: Iterable[Tensor], count: int, device: torch.device, progress: Progress
-) -> float:
-    """90th percentile over studies of the hottest place of the likeliest finding's heat map.
+) -> dict[str, float]:
+    """By label, the 90th percentile of the hottest place of its map over the studies in which it is the likeliest.
+
+    Findings differ by how much of the evidence one place can hold; without a scale of its own, a diffuse one would
+    always look cold. A label that is never the likeliest takes the percentile over all studies.
 
     Args:
         network: Trained network.
@@ -143,14 +146,16 @@ def usual_peak(
         device: Where the network is.
         progress: Hears of every image.
     """
-    peaks = []
+    peaks: dict[str, list[float]] = {label: [] for label in LABELS}
     nothing = torch.zeros(1, len(FIELDS), device=device)
     with evaluating(network), torch.no_grad():
         for image in tracked(images, "heat-map scale", count, progress):
             features = network.features(image[None].to(device))
             result = class_activation_maps(network, features, nothing, nothing.bool())
-            peaks.append(float(result.maps[0, int(result.logits.argmax())].max()))
-    return max(float(np.percentile(peaks, 90)), 1e-6)
+            top = int(result.logits.argmax())
+            peaks[LABELS[top]].append(float(result.maps[0, top].max()))
+    every = [peak for own in peaks.values() for peak in own]
+    return {label: max(float(np.percentile(own or every, 90)), 1e-6) for label, own in peaks.items()}
 
 
 def data_sources(studies: Sequence[Study]) -> list[DataSource]:

@@ -27,7 +27,7 @@ from .checkpoint import require_space
 from .clinical import clinical_statistics
 from .datasets import LABELS, Study, check_trainable, read_manifest
 from .evaluation import tasks_in
-from .finishing import CardText, input_spec, make_card, usual_peak
+from .finishing import CardText, input_spec, make_card, usual_peaks
 from .history import draw_curves
 from .loading import PreparedImages, StandardizedImages
 from .novelty import learn_novelty
@@ -202,7 +202,7 @@ def _finish(
     network.eval()
     val = splits["val"]
     seen = StandardizedImages(val.images, spec)
-    scale = usual_peak(network, (seen[i]["image"] for i in range(len(seen))), len(seen), device, progress)
+    scales = usual_peaks(network, (seen[i]["image"] for i in range(len(seen))), len(seen), device, progress)
     limit = learn_novelty(network, splits["train"], val, spec, device, progress)
     weights = run.config.model.weights
     model = run.config.model.model_copy(
@@ -216,7 +216,7 @@ def _finish(
         clinical=statistics,
         train_studies=train,
         outputs={"val": answer_split(network, val, spec, device, workers=settings.workers)},
-        heat_map_scale=scale,
+        heat_map_scales=scales,
         novelty=limit,
         recipe={
             "settings": settings.model_dump(mode="json"),

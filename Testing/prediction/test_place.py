@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from MediScanLib.prediction.preprocessing import mirrored_axes
 from MediScanLib.study.image import MedicalImage
-from toys import make_predictor
+from toys import LABELS, make_predictor
 
 
 def rotation(angles: tuple[float, float, float]) -> np.ndarray:
@@ -116,8 +116,8 @@ def test_only_chosen_slices_have_a_map():
 def test_a_weak_map_looks_weak():
     """Maps share the model's scale: none is stretched to its own maximum."""
     image = MedicalImage(pixels=np.random.default_rng(0).random((1, 40, 50)), source="noise")
-    strong = make_predictor(heat_map_scale=0.001)(image).maps.normalized("pneumonia")
-    weak = make_predictor(heat_map_scale=1000.0)(image).maps.normalized("pneumonia")
+    strong = make_predictor(heat_map_scales=dict.fromkeys(LABELS, 0.001))(image).maps.normalized("pneumonia")
+    weak = make_predictor(heat_map_scales=dict.fromkeys(LABELS, 1000.0))(image).maps.normalized("pneumonia")
     assert strong.max() == 1.0
     assert 0 < weak.max() < 0.01
 

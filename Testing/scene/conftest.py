@@ -103,7 +103,7 @@ def _heat_maps(shape, node, grid=(7, 7), labels=("pneumonia", "normal"), height=
     through = np.exp(-(((np.arange(shape[0]) - node[0]) / max(1.0, shape[0] / 6)) ** 2))
     values = np.full((len(labels), shape[0], *grid), 0.1 * scale, dtype=np.float32)
     values[0] = height * scale * through[:, None, None] * in_plane
-    maps = HeatMaps(tuple(labels), values, tuple(shape), rows, columns, tuple(range(shape[0])), scale)
+    maps = HeatMaps(tuple(labels), values, tuple(shape), rows, columns, tuple(range(shape[0])), (scale,) * len(labels))
     return maps, (node[0], node[1] / rows.scale, node[2] / columns.scale)
 
 

@@ -174,13 +174,13 @@ def test_saved_and_loaded(scene, reference, maps, tmp_path, prediction):
 def test_maps_of_a_volume_network_are_kept(scene, reference):
     axis = AxisMap(0.5, -0.25)
     maps = HeatMaps(
-        ("a", "b"), np.random.default_rng(0).random((2, 3, 4, 5), np.float32), SHAPE, axis, axis, axis, 2.5
+        ("a", "b"), np.random.default_rng(0).random((2, 3, 4, 5), np.float32), SHAPE, axis, axis, axis, (2.5, 1.5)
     )
     store_maps(scene, maps, reference)
     kept = stored_maps(scene, reference)
     assert np.array_equal(kept.values, maps.values)
-    assert (kept.labels, kept.shape, kept.rows, kept.columns, kept.slices, kept.scale) == (
-        (maps.labels, maps.shape, axis, axis, axis, 2.5)
+    assert (kept.labels, kept.shape, kept.rows, kept.columns, kept.slices, kept.scales) == (
+        (maps.labels, maps.shape, axis, axis, axis, (2.5, 1.5))
     )
 
 

@@ -32,7 +32,7 @@ def node_count():
 def random_maps(shape, seed=0):
     axes = [AxisMap(scale=6 / max(1, length - 1), offset=0.0) for length in shape[1:]]
     values = np.random.default_rng(seed).random((2, shape[0], 7, 7), dtype=np.float32)
-    return HeatMaps(("pneumonia", "normal"), values, tuple(shape), *axes, tuple(range(shape[0])), 1.0)
+    return HeatMaps(("pneumonia", "normal"), values, tuple(shape), *axes, tuple(range(shape[0])), (1.0, 1.0))
 
 
 def oblique_volume():
