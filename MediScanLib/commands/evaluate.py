@@ -80,6 +80,7 @@ def evaluate(
         if folds is None:
             parts = [_part(model or "mediscan-general", device, data, split or "test")]
         else:
+            run.check_request(request, data)
             parts = _trained_parts(data, folds, config, cache, device, output, progress)
         summary = run.evaluate(request, parts, draw_prediction, progress)
     for row in summary.within_source:

@@ -9,11 +9,11 @@ import torch
 
 from ..config import Config
 from ..errors import DataError
-from ..network.bundle import Bundle, load_bundle
+from ..network.bundle import Bundle
 from ..progress import Progress
-from .datasets import Study, read_manifest
+from .datasets import Study, check_trainable, read_manifest
 from .manifest import image_path, read_rows, relative_cell, write_manifest
-from .recipe import TrainingRun, train_bundle
+from .recipe import TrainingRun, finished_bundle, train_bundle
 from .splitting import make_splits, patient_groups, split_manifest
 from .trainer import LAST
 
@@ -72,6 +72,7 @@ def prepare_folds(manifest: Path, folds: int, folder: Path, seed: int = 0) -> li
         if not own.manifest.is_file():
             own.folder.mkdir(parents=True, exist_ok=True)
             write_manifest(own.manifest, columns, _held_out(rows, number, source, own.folder, seed))
+        check_trainable(read_manifest(own.manifest), own.manifest)  # of all folds, before hours are spent on one
         made.append(own)
     return made
 
@@ -99,12 +100,14 @@ def _held_out(rows: list[dict[str, str]], number: str, source: Path, folder: Pat
 
 
 def train_fold(fold: Fold, config: Config, cache: Path, device: torch.device, progress: Progress) -> Bundle:
-    """The model of a fold: the finished one of an earlier call, or one that is trained, or trained on, now."""
-    name = f"fold-{fold.number}"
-    if (fold.folder / name).is_dir():
-        return load_bundle(fold.folder / name)
+    """The model of a fold: the finished one of an earlier call, or one that is trained, or trained on, now.
+
+    Raises:
+        UsageError: The folder holds a model of other settings.
+    """
     last = fold.folder / LAST
-    run = TrainingRun(fold.manifest, fold.folder, config, name, cache, resume=last if last.is_file() else None)
-    bundle = train_bundle(run, device, progress=progress)
+    resume = last if last.is_file() else None
+    run = TrainingRun(fold.manifest, fold.folder, config, f"fold-{fold.number}", cache, resume)
+    bundle = finished_bundle(run) or train_bundle(run, device, progress=progress)
     assert bundle is not None  # there is one process only
     return bundle

@@ -41,17 +41,16 @@ def _is_depthwise(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d | nn.Conv3d) and 1 < module.groups == module.in_channels
 
 
-def _freeze_leading(layers: nn.Module, image: Tensor, edge: int, stride: int) -> Tensor | None:
-    """Freeze layers as long as they are fine enough; None where one was too coarse, else what came out."""
+def _freeze_leading(layers: nn.Module, image: Tensor, edge: int, stride: int) -> None:
+    """Freeze layers up to the first that is too coarse, and inside that one where it is a sequence itself."""
     for layer in layers.children():
         out: Tensor = layer(image)
         if edge // out.shape[-1] > stride:
             if type(layer) is nn.Sequential:
                 _freeze_leading(layer, image, edge, stride)
-            return None
+            return
         layer.requires_grad_(False)
         image = out
-    return image
 
 
 def make_optimizer(network: FusionNetwork, settings: TrainingConfig) -> torch.optim.AdamW:

@@ -16,7 +16,7 @@ import torch
 from .. import __version__
 from ..config import Config
 from ..errors import DataError, UsageError
-from ..network.bundle import Bundle, file_sha256, save_bundle
+from ..network.bundle import Bundle, file_sha256, load_bundle, save_bundle
 from ..network.card import FieldStatistics, InputSpec
 from ..network.fusion import FusionNetwork
 from ..progress import Progress, SilentProgress
@@ -137,6 +137,31 @@ def train_bundle(
     with _determinism(settings.deterministic):
         best = trainer.run()
     return _finish(run, best, trainer, splits, spec, statistics, device, progress) if processes.is_first else None
+
+
+def finished_bundle(run: TrainingRun) -> Bundle | None:
+    """The bundle that an earlier run of the same settings on the same manifest left; None where there is none.
+
+    Raises:
+        BundleError: It is damaged.
+        UsageError: It was trained in another way, so that its figures would be taken for those of this one.
+    """
+    folder = run.output / run.name
+    if not folder.is_dir():
+        return None
+    bundle = load_bundle(folder)
+    recipe, made = bundle.card.recipe, bundle.card.network.model_dump(exclude={"weights"})
+    wanted = run.config.training.model_dump(mode="json", exclude={"workers"})
+    settings = recipe.get("settings")
+    found = {key: value for key, value in settings.items() if key != "workers"} if isinstance(settings, dict) else {}
+    differing = [
+        *(f"training.{key}" for key in wanted if found.get(key) != wanted[key]),
+        *(key for key, value in run.config.model.model_dump(exclude={"weights"}).items() if made[key] != value),
+        *(["the manifest"] if recipe.get("manifest_sha256") != file_sha256(run.manifest) else []),
+    ]
+    if differing:
+        raise UsageError(f"{folder}: was trained with another {', '.join(differing)}. Name another folder.")
+    return bundle
 
 
 def _studies_by_split(run: TrainingRun) -> dict[str, list[Study]]:

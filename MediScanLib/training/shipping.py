@@ -16,7 +16,7 @@ from typing import Any
 
 from ..config import load_config
 from ..errors import DataError
-from ..network.bundle import DEFAULT_BUNDLE, Bundle, load_bundle, save_bundle
+from ..network.bundle import DEFAULT_BUNDLE, Bundle, save_bundle
 from ..network.card import Metric
 from ..prediction.devices import resolve_device
 from ..progress import CallbackProgress
@@ -25,7 +25,7 @@ from .datasets import read_manifest
 from .evaluating.answers import FUSED
 from .finishing import CardText, figures
 from .loading import PreparedImages
-from .recipe import TrainingRun, train_bundle
+from .recipe import TrainingRun, finished_bundle, train_bundle
 from .trainer import LAST
 
 TEXT = CardText(
@@ -48,6 +48,11 @@ TEXT = CardText(
         "you work. Read the operating points, or calibrate anew.",
         "Labels of nih are mined from reports; of its pneumonia images read again by radiologists, a fifth were "
         "normal. The view and the follow-up number alone tell pneumonia from normal with an AUC of 0.77.",
+        "In nih the mean response of forty small filters alone tells pneumonia from normal with an AUC of 0.91, and "
+        "the model probably uses some of that: the hottest point of its pneumonia maps lies inside readers' boxes in "
+        "one test image of five.",
+        "Fractures in bone_roboflow are hardly told from its normal images: all twelve normal test images lie above "
+        "the operating point.",
         "In bone_eeeh the size of the crop alone tells fractures with an AUC of 0.87; bone_roboflow has 41 normal "
         "images of 16 patients.",
         "CT slices of iqothnccd carry no case numbers, so that neighbors may stand in different splits: its figures "
@@ -78,13 +83,13 @@ def ship(manifest: Path, config: Path, folder: Path, output: Path, cross_validat
         raise DataError(f"{manifest}: no study is in split test, so that the card would have no figures.")
     further = [] if cross_validation is None else crossed_figures(cross_validation)
     cache, device = folder / "cache", resolve_device("auto")
-    if not (folder / TEXT.name).is_dir():
-        last = folder / LAST
-        run = TrainingRun(
-            manifest, folder, load_config(config), TEXT.name, cache, last if last.is_file() else None, text=TEXT
-        )
-        train_bundle(run, device, progress=CallbackProgress(lambda *_: None), on_epoch=_print_epoch)
-    trained = load_bundle(folder / TEXT.name)
+    last = folder / LAST
+    resume = last if last.is_file() else None
+    run = TrainingRun(manifest, folder, load_config(config), TEXT.name, cache, resume, text=TEXT)
+    trained = finished_bundle(run) or train_bundle(
+        run, device, progress=CallbackProgress(lambda *_: None), on_epoch=_print_epoch
+    )
+    assert trained is not None  # there is one process only
     card, network = trained.card, trained.load_network()
     assert card.calibration is not None  # `make_card` always fits one
     split = Split.of(studies, PreparedImages(studies, card.input, cache), dict(card.clinical))

@@ -69,6 +69,25 @@ def test_memory_format_changes_speed_and_not_the_features(dims: int, layout: tor
 
 
 @pytest.mark.parametrize("member", [0, 2])
+def test_hypercolumns_average_to_both_levels(member: int) -> None:
+    torch.manual_seed(0)
+    name = f"efficientnet-lite{member}"
+    both = build_encoder(name, hypercolumns=True).eval()
+    plain = build_encoder(name).eval()
+    plain.load_state_dict(both.state_dict())
+    image = torch.rand(2, 1, 96, 128)
+    with torch.no_grad():
+        features, coarse = both(image), plain(image)
+    assert features.shape == (2, both.out_channels, 6, 8)
+    assert (both.stride, both.offset) == (16, 7.5)
+    torch.testing.assert_close(features[:, -plain.out_channels :].mean((2, 3)), coarse.mean((2, 3)))
+    with torch.no_grad():
+        assert both(torch.rand(1, 1, 97, 75)).shape[1] == both.out_channels  # sizes that do not halve evenly
+    with pytest.raises(ConfigError, match="hypercolumns: resnet50 has none"):
+        build_encoder("resnet50", hypercolumns=True)
+
+
+@pytest.mark.parametrize("member", [0, 2])
 def test_with_a_gradient_lite_gives_the_same_features_and_the_gradient_of_the_plain_layers(member: int) -> None:
     torch.manual_seed(0)
     encoder = build_encoder(f"efficientnet-lite{member}")

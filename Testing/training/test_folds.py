@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from small_manifest import small_config, write_manifest
 
 from MediScanLib.commands.evaluate import evaluate
-from MediScanLib.errors import DataError
+from MediScanLib.errors import DataError, UsageError
 from MediScanLib.network.bundle import load_bundle
 from MediScanLib.progress import CallbackProgress, SilentProgress
 from MediScanLib.training.folds import CALIBRATION_SHARE, FOLDS_FILE, prepare_folds, train_fold
@@ -70,6 +70,24 @@ def test_a_finished_fold_is_not_trained_again(manifest, tmp_path):
     again = train_fold(fold, *arguments, CallbackProgress(lambda stage, *_: stages.append(stage)))
     assert again.sha256 == bundle.sha256
     assert not stages
+
+
+def test_a_fold_of_another_recipe_is_not_taken_for_this_one(manifest, tmp_path):
+    (fold, *_) = prepare_folds(manifest, 3, tmp_path / "out")
+    rest = tmp_path / "cache", torch.device("cpu"), SilentProgress()
+    train_fold(fold, small_config(epochs=1), *rest)
+    train_fold(fold, small_config(epochs=1, workers=1), *rest)  # who loads images changes nothing
+    with pytest.raises(UsageError, match=r"another training\.epochs, training\.learning_rate\."):
+        train_fold(fold, small_config(epochs=2, learning_rate=0.5), *rest)
+
+
+def test_bad_boxes_are_told_before_anything_is_trained(manifest, tmp_path):
+    (tmp_path / "boxes.csv").write_text("image,label\n", encoding="utf-8")
+    arguments = ["--data", manifest, "--folds", 2, "--boxes", tmp_path / "boxes.csv", "--output", tmp_path / "out"]
+    result = CliRunner().invoke(evaluate, [str(part) for part in arguments])
+    assert isinstance(result.exception, DataError)
+    assert "columns" in str(result.exception)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_pools_the_folds(tmp_path):

@@ -148,6 +148,18 @@ def evaluate(request: Request, parts: Sequence[Part], draw: Draw, progress: Prog
     return summary
 
 
+def check_request(request: Request, manifest: Path) -> None:
+    """Read everything that a request names beside the models, so that a bad file is found before they are trained.
+
+    Raises:
+        DataError: As for `evaluate`.
+    """
+    _regions(request, read_manifest(manifest))
+    if request.log is not None:
+        read_log(request.log)
+    _make_folder(request.output)
+
+
 def _ask(part: Part, progress: Progress) -> Answers:
     hidden = without_image(part.predictor, hidden_feature(part.predictor, part.of_split("train"), progress))
     return ask(part.predictor, hidden, part.studies, read_columns(part.manifest, part.studies), progress)
