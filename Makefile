@@ -5,6 +5,7 @@ OUTPUT ?= demo-output
 DATA ?= ../shared/data/studies.csv
 MEDMNIST ?= ../shared/data/arrays/pneumoniamnist.npz
 RECIPE := Resources/Recipes/mediscan-general.yaml
+MARKS ?= --boxes $(dir $(DATA))boxes.csv --lesions $(dir $(DATA))lesions.csv
 RUNS ?= build/runs
 BIN := $(VENV)/bin
 CONSTRAINTS := .ci/constraints.txt
@@ -35,8 +36,8 @@ bench-medmnist: $(VENV)/installed-test
 
 model: $(VENV)/installed-test
 	$(BIN)/mediscan evaluate --data $(DATA) --folds 5 --config $(RECIPE) --output $(RUNS)/folds --cache $(RUNS)/cache \
-		--boxes $(dir $(DATA))boxes.csv --lesions $(dir $(DATA))lesions.csv
-	$(BIN)/python -m MediScanLib.training.shipping --data $(DATA) --config $(RECIPE) --run $(RUNS)/shipped \
+		$(MARKS)
+	$(BIN)/python -m MediScanLib.training.shipping --data $(DATA) --config $(RECIPE) --run $(RUNS)/shipped $(MARKS) \
 		--cross-validation $(RUNS)/folds/metrics.json --output Resources/Models
 
 # Pins for every supported Python and system; uv resolves them, pip installs them.

@@ -111,6 +111,8 @@ class TrainingConfig(_Section):
         label_smoothing: Share of the target spread over all findings.
         logit_adjustment: Whether probabilities follow how common findings are in each source, and not in the
             balanced batches.
+        location_weight: Weight of the loss on evidence outside the boxes and masks that readers drew on training
+            images; without such files it plays no part.
         augmentation: Strength of the random changes of training images; 0 for none.
         image_dropout: Probability of hiding the image of a study that shows its clinical values.
         record_dropout: Probability of hiding all clinical values of a study.
@@ -144,6 +146,7 @@ class TrainingConfig(_Section):
     average_decay: Number = Field(default=0.0, ge=0, lt=1)
     label_smoothing: Number = Field(default=0.0, ge=0, lt=1)
     logit_adjustment: StrictBool = False
+    location_weight: Number = Field(default=0.0, ge=0)
     augmentation: Number = Field(default=1.0, ge=0, le=2)
     image_dropout: Number = Field(default=0.1, ge=0, lt=1)
     record_dropout: Number = Field(default=0.2, ge=0, lt=1)

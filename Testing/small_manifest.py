@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from MediScanLib.config import Config, parse_config
 
@@ -66,3 +67,19 @@ def small_config(dims: int = 2, **training: object) -> Config:
     settings["mixed_precision"] = False  # so that one way and another give the same to the last digits
     model = {"backbone": backbone, "spatial_dims": dims, "weights": "none"}
     return parse_config({"model": model, "training": settings | training})
+
+
+def write_boxes(manifest: Path) -> Path:
+    """A box around the blob of every ill study of a 2D manifest."""
+    path = manifest.parent / "boxes.csv"
+    with manifest.open(encoding="utf-8", newline="") as stream:
+        ill = [row["image"] for row in csv.DictReader(stream) if row["label"] == "pneumonia"]
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image", "label", "reader", "x", "y", "width", "height"])
+        for name in ill:
+            pixels = gaussian_filter(np.asarray(Image.open(manifest.parent / name), float), 3)
+            row, column = np.unravel_index(int(pixels.argmax()), pixels.shape)
+            y, x = row / pixels.shape[0], column / pixels.shape[1]
+            writer.writerow([f"{manifest.parent.name}/{name}", "pneumonia", "one", x - 0.15, y - 0.15, 0.3, 0.3])
+    return path

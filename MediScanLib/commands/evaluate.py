@@ -11,7 +11,7 @@ from ..notice import RESEARCH_USE_NOTICE
 
 if TYPE_CHECKING:
     from ..progress import Progress
-    from ..training.evaluating.run import Part
+    from ..training.evaluating.run import Part, Request
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -26,8 +26,8 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--config", type=_FILE, help="With --folds: settings of the training (YAML).")
 @click.option("--cache", type=click.Path(path_type=Path), help="With --folds: prepared images. [OUTPUT/cache]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--boxes", type=_FILE, help="Readers' boxes (CSV), to score the heat maps.")
-@click.option("--lesions", type=_FILE, help="Readers' masks (CSV), to score the heat maps.")
+@click.option("--boxes", type=_FILE, help="Readers' boxes (CSV), to score the heat maps; --folds also teaches them.")
+@click.option("--lesions", type=_FILE, help="Readers' masks (CSV), likewise.")
 @click.option("--log", type=_FILE, help="Training log (CSV) for the learning curves.")
 @click.option("--resamples", type=click.IntRange(min=1), default=1000, show_default=True, help="Of the bootstrap.")
 @click.option("--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder.")
@@ -66,9 +66,10 @@ def evaluate(
     from ..progress import CallbackProgress
     from ..report.picture import draw_prediction
     from ..training.evaluating import run
+    from ..training.regions import MarkFiles
 
     title = "" if folds is None else f"Cross-validation of {config.stem if config else 'the default recipe'},"
-    request = run.Request(output, boxes=boxes, lesions=lesions, log=log, resamples=resamples, title=title)
+    request = run.Request(output, marks=MarkFiles(boxes, lesions), log=log, resamples=resamples, title=title)
     with tqdm(disable=None) as bar:
 
         def show(stage: str, done: int, total: int) -> None:
@@ -81,7 +82,7 @@ def evaluate(
             parts = [_part(model or "mediscan-general", device, data, split or "test")]
         else:
             run.check_request(request, data)
-            parts = _trained_parts(data, folds, config, cache, device, output, progress)
+            parts = _trained_parts(data, folds, config, cache, device, request, progress)
         summary = run.evaluate(request, parts, draw_prediction, progress)
     for row in summary.within_source:
         figure = row.figures["AUC-ROC"]
@@ -103,7 +104,7 @@ def _part(model: str | Path, device: str, manifest: Path, split: str) -> Part:
 
 
 def _trained_parts(
-    data: Path, folds: int, config: Path | None, cache: Path | None, device: str, output: Path, progress: Progress
+    data: Path, folds: int, config: Path | None, cache: Path | None, device: str, request: Request, progress: Progress
 ) -> list[Part]:
     from ..config import load_config
     from ..prediction.devices import resolve_device
@@ -111,7 +112,7 @@ def _trained_parts(
 
     settings, where = load_config(config), resolve_device(device)
     parts = []
-    for fold in prepare_folds(data, folds, output):
-        bundle = train_fold(fold, settings, cache or output / "cache", where, progress)
+    for fold in prepare_folds(data, folds, request.output):
+        bundle = train_fold(fold, settings, cache or request.output / "cache", where, progress, request.marks)
         parts.append(_part(bundle.folder, device, fold.manifest, "test"))
     return parts

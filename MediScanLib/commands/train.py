@@ -34,6 +34,8 @@ EXIT_INTERRUPTED = 130
 @click.option("--distributed", is_flag=True, help="This process was started by torchrun, one of several.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of prepared images. [OUTPUT/cache]")
+@click.option("--boxes", type=click.Path(path_type=Path), help="Readers' boxes (CSV) to teach the heat maps with.")
+@click.option("--lesions", type=click.Path(path_type=Path), help="Readers' masks (CSV) to teach the heat maps with.")
 @click.option("--name", default="mediscan-trained", show_default=True, help="Name of the bundle.")
 @click.pass_context
 def train(
@@ -49,12 +51,16 @@ def train(
     distributed: bool,
     device: str,
     cache: Path | None,
+    boxes: Path | None,
+    lesions: Path | None,
     name: str,
 ) -> None:
     """Train a network on the studies of a manifest.
 
     Everything is checked before the first epoch. The run may be stopped at any moment and goes on with --resume, to
     the same weights where the device computes the same way twice, as CPUs do.
+
+    Boxes and masks on training images count where training.location_weight is set.
     """
     settings = _settings(config, epochs, batch_size, lr)
     if gpus is not None and gpus > 1 and not distributed:
@@ -62,8 +68,9 @@ def train(
     from ..prediction.devices import resolve_device
     from ..training.processes import joined
     from ..training.recipe import TrainingRun
+    from ..training.regions import MarkFiles
 
-    run = TrainingRun(data, output, settings, name, cache or output / "cache", resume)
+    run = TrainingRun(data, output, settings, name, cache or output / "cache", resume, marks=MarkFiles(boxes, lesions))
     try:
         if distributed:
             with joined(device) as (processes, chosen):

@@ -7,6 +7,7 @@ same information. `HeatMaps.on_image` interpolates linearly through the exact in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +28,14 @@ class AxisMap:
         hat = 1.0 - np.abs(at[:, None] - np.arange(length))
         return np.maximum(hat, 0.0).astype(np.float32)
 
+    def image_index(self, map_index: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """The way back."""
+        index: npt.NDArray[np.float64] = (map_index - self.offset) / self.scale
+        return index
+
     def candidates(self, length: int, size: int) -> npt.NDArray[np.int64]:
         """Image indices on both sides of the map's nodes, and the image's two ends: the maximum is at one of them."""
-        nodes = (np.arange(length) - self.offset) / self.scale
+        nodes = self.image_index(np.arange(length))
         both = np.concatenate([np.floor(nodes), np.ceil(nodes), [0, size - 1]])
         return np.unique(np.clip(both, 0, size - 1)).astype(np.int64)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +38,7 @@ class Split:
         values: (study, field), standardized.
         known: (study, field).
         targets: Targets.
+        marks: What readers marked, by position of the study; see `marks_on_input`.
     """
 
     studies: Sequence[Study]
@@ -45,12 +46,20 @@ class Split:
     values: Values
     known: Mask
     targets: Targets
+    marks: Mapping[int, Tensor]
 
     @classmethod
-    def of(cls, studies: Sequence[Study], images: PreparedImages, statistics: dict[str, FieldStatistics]) -> Split:
-        """Put together from studies, their images, and the statistics of the training split."""
+    def of(
+        cls,
+        studies: Sequence[Study],
+        images: PreparedImages,
+        statistics: dict[str, FieldStatistics],
+        marks: Mapping[int, Tensor] | None = None,
+    ) -> Split:
+        """Put together from studies, their images, the statistics of the training split, and readers' marks."""
         values, known = standardized_records(studies, statistics)
-        return cls(studies, images, values, known, Targets.of(studies))
+        marks = marks or {}
+        return cls(studies, images, values, known, Targets.of(studies, marks), marks)
 
 
 @dataclass(frozen=True)

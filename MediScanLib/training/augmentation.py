@@ -95,7 +95,7 @@ class Augmentation:
         self.strength = strength
         angle = math.radians(ranges.rotation_degrees * strength)
         # MONAI's first axis of rotation of a volume is the slice axis, so that one angle turns within the slices
-        transforms = [
+        moves = [
             RandAffine(
                 prob=0.9,
                 rotate_range=(angle,),
@@ -104,28 +104,33 @@ class Augmentation:
                 mode="bilinear",
                 padding_mode="zeros",  # black, as outside a collimator
             ),
+            *([RandFlip(prob=0.5, spatial_axis=len(size) - 1)] if ranges.mirror else []),
+        ]
+        shades = [
             RandAdjustContrast(prob=0.5, gamma=(1 / (1 + ranges.gamma * strength), 1 + ranges.gamma * strength)),
             RandScaleIntensity(factors=ranges.gain * strength, prob=0.5),
             RandShiftIntensity(offsets=ranges.offset * strength, prob=0.5),
             RandGaussianNoise(prob=0.3, std=ranges.noise * strength),
         ]
-        if ranges.mirror:
-            transforms.append(RandFlip(prob=0.5, spatial_axis=len(size) - 1))
-        self._transforms = Compose(transforms)
+        self._moves, self._shades = Compose(moves), Compose(shades)
 
     def __call__(self, image: torch.Tensor, seed: int) -> torch.Tensor:
         """A changed copy.
 
         Args:
-            image: (1, *spatial) with pixels of 0 to 1.
+            image: (1, *spatial) with pixels of 0 to 1. Further channels move with the first and keep their values:
+                marks on the image.
             seed: 0 to 2**32 - 1.
         """
         if not self.strength:
             return image
-        self._transforms.set_random_state(seed)
+        self._moves.set_random_state(seed)
+        self._shades.set_random_state(seed ^ 1)  # another seed, or how it moves would tell how it is shaded
+        moved = self._moves(image)
+        changed = torch.cat([self._shades(moved[:1]), moved[1:]])
         # a plain tensor: a MetaTensor would carry its bookkeeping through the whole network
-        changed: torch.Tensor = convert_to_tensor(self._transforms(image), track_meta=False)
-        return changed.clamp(0, 1)
+        plain: torch.Tensor = convert_to_tensor(changed, track_meta=False)
+        return plain.clamp(0, 1)
 
 
 def describe(kinds: set[str], strength: float) -> dict[str, object]:

@@ -14,6 +14,7 @@ from ..progress import Progress
 from .datasets import Study, check_trainable, read_manifest
 from .manifest import image_path, read_rows, relative_cell, write_manifest
 from .recipe import TrainingRun, finished_bundle, train_bundle
+from .regions import NO_MARKS, MarkFiles
 from .splitting import make_splits, patient_groups, split_manifest
 from .trainer import LAST
 
@@ -99,7 +100,14 @@ def _held_out(rows: list[dict[str, str]], number: str, source: Path, folder: Pat
     ]
 
 
-def train_fold(fold: Fold, config: Config, cache: Path, device: torch.device, progress: Progress) -> Bundle:
+def train_fold(
+    fold: Fold,
+    config: Config,
+    cache: Path,
+    device: torch.device,
+    progress: Progress,
+    marks: MarkFiles = NO_MARKS,
+) -> Bundle:
     """The model of a fold: the finished one of an earlier call, or one that is trained, or trained on, now.
 
     Raises:
@@ -107,7 +115,7 @@ def train_fold(fold: Fold, config: Config, cache: Path, device: torch.device, pr
     """
     last = fold.folder / LAST
     resume = last if last.is_file() else None
-    run = TrainingRun(fold.manifest, fold.folder, config, f"fold-{fold.number}", cache, resume)
+    run = TrainingRun(fold.manifest, fold.folder, config, f"fold-{fold.number}", cache, resume, marks=marks)
     bundle = finished_bundle(run) or train_bundle(run, device, progress=progress)
     assert bundle is not None  # there is one process only
     return bundle

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.data import PersistentDataset
+from torch.nn import functional
 from torch.utils.data import Dataset
 
 from ..errors import DataError, MediScanError, WriteError
@@ -83,25 +85,49 @@ class PreparedImages(PersistentDataset):
 
 
 class TrainingImages(Dataset[dict[str, Any]]):
-    """Augmented, standardized images by `Draw`: {"image", "index", "image_shown"}.
+    """Augmented, standardized images by `Draw`: {"image", "index", "image_shown", "marks"}.
 
     Args:
         images: Prepared images of the same studies.
         studies: Studies.
         spec: Input of the network.
         strength: Of the augmentation.
+        marks: By position of a study, what readers marked on it: (1, *spatial) of 0 and 1 on the network's input.
+        stride: Input pixels from one cell of the feature map to the next.
     """
 
-    def __init__(self, images: PreparedImages, studies: Sequence[Study], spec: InputSpec, strength: float) -> None:
+    def __init__(
+        self,
+        images: PreparedImages,
+        studies: Sequence[Study],
+        spec: InputSpec,
+        strength: float,
+        *,
+        marks: Mapping[int, torch.Tensor] | None = None,
+        stride: int,
+    ) -> None:
         self._images, self._spec = images, spec
+        self._marks = marks or {}
+        self._cells = tuple(math.ceil(length / stride) for length in spec.size)
         self._kinds = [kind_of(study.modality, study.body_part) for study in studies]
         self._augmentations = {kind: Augmentation(kind, spec.size, strength) for kind in set(self._kinds)}
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        """The image of a draw, (1, *spatial) float32."""
+        """The image of a draw, (1, *spatial) float32, and by cell which share of it is marked, (*cells)."""
         image = self._images[draw.study].float()
-        changed = self._augmentations[self._kinds[draw.study]](image, draw.seed)
-        return {"image": standardized(changed, self._spec), "index": draw.study, "image_shown": draw.image_shown}
+        marks = self._marks.get(draw.study)
+        layers = image if marks is None else torch.cat([image, marks])
+        changed = self._augmentations[self._kinds[draw.study]](layers, draw.seed)
+        return {
+            "image": standardized(changed[:1], self._spec),
+            "index": draw.study,
+            "image_shown": draw.image_shown,
+            "marks": torch.zeros(self._cells) if marks is None else self._by_cell(changed[1:]),
+        }
+
+    def _by_cell(self, marks: torch.Tensor) -> torch.Tensor:
+        rows, columns = self._cells
+        return functional.adaptive_avg_pool2d(marks, (rows, columns))[0]
 
 
 class StandardizedImages(Dataset[dict[str, Any]]):

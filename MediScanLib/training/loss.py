@@ -43,11 +43,13 @@ class Denominators(NamedTuple):
         disease: Sum of the weights of the studies whose label says something.
         severity: Studies whose severity is known.
         studies: All studies.
+        marked: Studies on which readers marked the finding.
     """
 
     disease: float
     severity: float
     studies: float
+    marked: float = 1.0
 
 
 class CompositeLoss(nn.Module):

@@ -6,7 +6,7 @@ data set and with it the finding. The clinical values may therefore only tell ap
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from ..config import TrainingConfig
 from ..network.fusion import FusionNetwork, HeadOutput
-from .datasets import Study
+from .datasets import LABELS, Study
+from .location import evidence, location_loss
 from .loss import EXCLUDED, CompositeLoss, Denominators
 from .sampling import balanced_weights
 
@@ -30,16 +31,23 @@ class Targets:
         within: (study, label), labels that the study's source has at all.
         severity: (study,), 0 to 1, NaN where unknown.
         shift: (study, label), what balanced drawing adds to the logits of the study's source; see `prior_shift`.
+        finding: (study,) the label on whose behalf readers marked the image; -1 where nobody did.
     """
 
     allowed: Tensor
     within: Tensor
     severity: Tensor
     shift: Tensor
+    finding: Tensor
 
     @classmethod
-    def of(cls, studies: Sequence[Study]) -> Targets:
-        """Targets of the studies of a split."""
+    def of(cls, studies: Sequence[Study], marked: Collection[int] = ()) -> Targets:
+        """Targets of the studies of a split.
+
+        Args:
+            studies: Studies.
+            marked: Positions of those on which readers marked the finding that they are labelled with.
+        """
         labels_of = {
             source: torch.tensor([s.allowed for s in studies if s.source == source]).any(0)
             for source in {s.source for s in studies}
@@ -49,6 +57,7 @@ class Targets:
             within=torch.stack([labels_of[study.source] for study in studies]),
             severity=torch.tensor([float("nan") if s.severity is None else s.severity for s in studies]),
             shift=prior_shift(studies),
+            finding=torch.tensor([LABELS.index(s.label) if i in marked else -1 for i, s in enumerate(studies)]),
         )
 
     def of_rows(self, rows: Tensor, device: torch.device | None = None) -> Targets:
@@ -57,7 +66,7 @@ class Targets:
 
     @property
     def _parts(self) -> tuple[Tensor, ...]:
-        return self.allowed, self.within, self.severity, self.shift
+        return self.allowed, self.within, self.severity, self.shift, self.finding
 
 
 def prior_shift(studies: Sequence[Study]) -> Tensor:
@@ -87,12 +96,14 @@ class ObjectiveParts(NamedTuple):
         image: Composite loss of the image alone, over all findings.
         clinical: Composite loss with clinical values, between the findings of each study's source.
         divergence: From the image-only opinion on the findings of other sources.
+        location: Evidence outside what readers marked, weighted.
     """
 
     total: Tensor
     image: Tensor
     clinical: Tensor
     divergence: Tensor
+    location: Tensor
 
 
 class TwoPassObjective(nn.Module):
@@ -109,6 +120,7 @@ class TwoPassObjective(nn.Module):
         super().__init__()
         self.network = network
         self.logit_adjustment = settings.logit_adjustment
+        self.location_weight = settings.location_weight
         self.loss = CompositeLoss(
             settings.disease_weight,
             settings.severity_weight,
@@ -118,7 +130,8 @@ class TwoPassObjective(nn.Module):
 
     def denominators(self, targets: Targets, processes: int = 1) -> Denominators:
         """Of a whole batch; divided by the processes, because distributed gradients are averaged and not added."""
-        whole = self.loss.denominators(targets.allowed, targets.severity)
+        marked = max(1, int((targets.finding >= 0).sum()))
+        whole = self.loss.denominators(targets.allowed, targets.severity)._replace(marked=marked)
         return Denominators(*(denominator / processes for denominator in whole))
 
     def forward(
@@ -130,6 +143,7 @@ class TwoPassObjective(nn.Module):
         image_shown: Tensor | None = None,
         denominators: Denominators | None = None,
         encoder_frozen: bool = False,
+        marks: Tensor | None = None,
     ) -> ObjectiveParts:
         """Loss from images.
 
@@ -141,10 +155,11 @@ class TwoPassObjective(nn.Module):
             image_shown: (B,) bool, False where the second pass must do without the image; None for all shown.
             denominators: Of the whole batch, where this is a part of it.
             encoder_frozen: Whether the encoder is spared its gradient.
+            marks: (B, *cells) share of each cell that readers marked; None for no marks.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not encoder_frozen):
             features = self.network.features(image)
-        return self.of_features(features, values, known, targets, image_shown, denominators)
+        return self.of_features(features, values, known, targets, image_shown, denominators, marks)
 
     def of_features(
         self,
@@ -154,6 +169,7 @@ class TwoPassObjective(nn.Module):
         targets: Targets,
         image_shown: Tensor | None = None,
         denominators: Denominators | None = None,
+        marks: Tensor | None = None,
     ) -> ObjectiveParts:
         """Loss from feature maps (B, C, *cells); the other arguments as for `forward`."""
         hidden = _in_float32(self.network.head(features, torch.zeros_like(values), torch.zeros_like(known)))
@@ -168,7 +184,19 @@ class TwoPassObjective(nn.Module):
         if image_shown is not None:  # without its image a study has no opinion to be held to
             each = each * image_shown
         divergence = each.sum() / (denominators.studies if denominators else len(each))
-        return ObjectiveParts(image + clinical + divergence, image, clinical, divergence)
+        location = self._location(features, targets, denominators, marks)
+        return ObjectiveParts(image + clinical + divergence + location, image, clinical, divergence, location)
+
+    def _location(
+        self, features: Tensor, targets: Targets, denominators: Denominators | None, marks: Tensor | None
+    ) -> Tensor:
+        rows = (targets.finding >= 0).nonzero().flatten()
+        if not self.location_weight or marks is None or not len(rows):
+            return torch.zeros((), device=features.device)
+        with torch.autocast(features.device.type, enabled=False):  # a gradient of a gradient wants its digits
+            seen = evidence(self.network, features[rows].float(), targets.finding[rows])
+            each = location_loss(seen, marks[rows])
+        return self.location_weight * each.sum() / (denominators.marked if denominators else len(rows))
 
     def validation_loss(self, hidden: HeadOutput, shown: HeadOutput, targets: Targets) -> float:
         """Disease loss without and with clinical values: within sources, and half as much over all findings."""

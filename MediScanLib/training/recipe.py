@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .. import __version__
 from ..config import Config
-from ..errors import DataError, UsageError
+from ..errors import ConfigError, DataError, UsageError
 from ..network.bundle import Bundle, file_sha256, load_bundle, save_bundle
 from ..network.card import FieldStatistics, InputSpec
 from ..network.fusion import FusionNetwork
@@ -30,8 +31,10 @@ from .evaluation import tasks_in
 from .finishing import CardText, input_spec, make_card, usual_peaks
 from .history import draw_curves
 from .loading import PreparedImages, StandardizedImages
+from .location import marks_on_input
 from .novelty import learn_novelty
 from .processes import Processes
+from .regions import NO_MARKS, MarkFiles, regions_of
 from .trainer import LAST, EpochListener, Trainer
 
 CURVES = "curves.png"
@@ -51,6 +54,7 @@ class TrainingRun:
         cache: Folder of prepared images.
         resume: Checkpoint to go on from; None for a new run.
         text: What the card says in words; None for what can be told from the data.
+        marks: Readers' boxes and masks to teach the heat maps with, where `location_weight` asks for it.
     """
 
     manifest: Path
@@ -60,6 +64,7 @@ class TrainingRun:
     cache: Path
     resume: Path | None = None
     text: CardText | None = None
+    marks: MarkFiles = NO_MARKS
 
 
 def train_bundle(
@@ -106,7 +111,10 @@ def train_bundle(
     spec = input_spec(studies["train"], network, settings.input_size)
     statistics = clinical_statistics(studies["train"])
     images = {split: PreparedImages(members, spec, run.cache) for split, members in studies.items()}
-    splits = {split: Split.of(members, images[split], statistics) for split, members in studies.items()}
+    marks = {"train": _marks(run, studies["train"], spec)}
+    splits = {
+        split: Split.of(members, images[split], statistics, marks.get(split)) for split, members in studies.items()
+    }
     frozen = settings.batch_norm == "frozen" or (settings.batch_norm == "auto" and run.config.model.weights != "none")
     trainer = Trainer(
         network,
@@ -157,7 +165,7 @@ def finished_bundle(run: TrainingRun) -> Bundle | None:
     differing = [
         *(f"training.{key}" for key in wanted if found.get(key) != wanted[key]),
         *(key for key, value in run.config.model.model_dump(exclude={"weights"}).items() if made[key] != value),
-        *(["the manifest"] if recipe.get("manifest_sha256") != file_sha256(run.manifest) else []),
+        *(f"file of the {name}" for name, sha256 in _files(run).items() if recipe.get(f"{name}_sha256") != sha256),
     ]
     if differing:
         raise UsageError(f"{folder}: was trained with another {', '.join(differing)}. Name another folder.")
@@ -200,8 +208,29 @@ def _identity(run: TrainingRun, spec: InputSpec) -> dict[str, Any]:
         "model": run.config.model.model_dump(mode="json"),
         "training": run.config.training.model_dump(mode="json", exclude={"workers"}),
         "input": spec.model_dump(mode="json"),
-        "manifest": {"sha256": file_sha256(run.manifest)},
+        **{name: {"sha256": sha256} for name, sha256 in _files(run).items()},
     }
+
+
+def _files(run: TrainingRun) -> dict[str, str]:
+    """SHA-256 of what is learned from, by what it is."""
+    files = {"manifest": run.manifest}
+    if run.config.training.location_weight:
+        files |= run.marks.there
+    return {name: file_sha256(path) for name, path in files.items()}
+
+
+def _marks(run: TrainingRun, train: Sequence[Study], spec: InputSpec) -> dict[int, Tensor]:
+    if not run.config.training.location_weight:
+        return {}
+    if len(spec.size) != 2:
+        raise ConfigError("training.location_weight: boxes and masks teach 2D networks only. Set it to 0.")
+    if not run.marks.there:
+        raise UsageError("training.location_weight is set, but there are no marks: name --boxes or --lesions.")
+    marks = marks_on_input(regions_of(train, run.marks), train, spec)
+    if not marks:
+        raise DataError("training.location_weight is set, but no box and no mask is on a training image. Set it to 0.")
+    return marks
 
 
 def _check_space(run: TrainingRun, network: FusionNetwork, images: Sequence[PreparedImages], spec: InputSpec) -> None:
@@ -248,7 +277,8 @@ def _finish(
             "augmentation": describe({kind_of(s.modality, s.body_part) for s in train}, settings.augmentation),
             "epochs": len(trainer.history),
             "best_epoch": trainer.best_epoch,
-            "manifest_sha256": file_sha256(run.manifest),
+            **{f"{name}_sha256": sha256 for name, sha256 in _files(run).items()},
+            "marked_studies": len(splits["train"].marks),
             "device": device.type,
             "versions": {name: version(name) for name in ("torch", "monai", "numpy")},
         },

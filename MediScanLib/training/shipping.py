@@ -26,6 +26,7 @@ from .evaluating.answers import FUSED
 from .finishing import CardText, figures
 from .loading import PreparedImages
 from .recipe import TrainingRun, finished_bundle, train_bundle
+from .regions import MarkFiles
 from .trainer import LAST
 
 TEXT = CardText(
@@ -65,7 +66,9 @@ TEXT = CardText(
 CROSS_VALIDATION = "5-fold"
 
 
-def ship(manifest: Path, config: Path, folder: Path, output: Path, cross_validation: Path | None) -> Bundle:
+def ship(
+    manifest: Path, config: Path, folder: Path, output: Path, cross_validation: Path | None, marks: MarkFiles
+) -> Bundle:
     """Train, or go on, or take what is trained; measure test; write the bundle.
 
     Args:
@@ -74,6 +77,7 @@ def ship(manifest: Path, config: Path, folder: Path, output: Path, cross_validat
         folder: Of the training run; may hold an interrupted or a finished one.
         output: Folder that will hold the bundle.
         cross_validation: metrics.json of `mediscan evaluate --folds`, None to leave its figures out.
+        marks: Readers' boxes and masks to teach the heat maps with.
 
     Raises:
         DataError: The manifest has no test split, or the figures are of another recipe's kind.
@@ -85,7 +89,7 @@ def ship(manifest: Path, config: Path, folder: Path, output: Path, cross_validat
     cache, device = folder / "cache", resolve_device("auto")
     last = folder / LAST
     resume = last if last.is_file() else None
-    run = TrainingRun(manifest, folder, load_config(config), TEXT.name, cache, resume, text=TEXT)
+    run = TrainingRun(manifest, folder, load_config(config), TEXT.name, cache, resume, text=TEXT, marks=marks)
     trained = finished_bundle(run) or train_bundle(
         run, device, progress=CallbackProgress(lambda *_: None), on_epoch=_print_epoch
     )
@@ -152,9 +156,12 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="recipe (YAML)")
     parser.add_argument("--run", type=Path, required=True, help="folder of the training run")
     parser.add_argument("--output", type=Path, required=True, help="folder that will hold the bundle")
+    parser.add_argument("--boxes", type=Path, help="readers' boxes (CSV) to teach the heat maps with")
+    parser.add_argument("--lesions", type=Path, help="readers' masks (CSV) to teach the heat maps with")
     parser.add_argument("--cross-validation", type=Path, help="metrics.json of mediscan evaluate --folds")
-    arguments = parser.parse_args()
-    bundle = ship(arguments.data, arguments.config, arguments.run, arguments.output, arguments.cross_validation)
+    given = parser.parse_args()
+    marks = MarkFiles(given.boxes, given.lesions)
+    bundle = ship(given.data, given.config, given.run, given.output, given.cross_validation, marks)
     for metric in bundle.card.metrics:
         interval = f"{metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
         print(f"{metric.split:6} {metric.source:14} {metric.task:48} {metric.name:22} {interval}")  # noqa: T201

@@ -179,7 +179,14 @@ class Trainer:
         )
 
     def _make_engine(self) -> SupervisedTrainer:
-        images = TrainingImages(self._train.images, self._train.studies, self._spec, self._settings.augmentation)
+        images = TrainingImages(
+            self._train.images,
+            self._train.studies,
+            self._spec,
+            self._settings.augmentation,
+            marks=self._train.marks,
+            stride=self.network.encoder.stride,
+        )
         loader = DataLoader(
             images,
             batch_sampler=self._batches,
@@ -247,6 +254,7 @@ class Trainer:
                 batch["image_shown"].to(self._device),
                 self.objective.denominators(whole, self._processes.count),
                 self._encoder_frozen,
+                batch["marks"].to(self._device),
             )
             self._scaler.scale(parts.total).backward()
         self._sums += torch.stack(parts).detach()

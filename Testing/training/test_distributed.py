@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_manifest import small_config, write_manifest
+from small_manifest import small_config, write_boxes, write_manifest
 
 from MediScanLib.config import Config
 from MediScanLib.errors import UsageError
@@ -15,6 +15,7 @@ from MediScanLib.network.bundle import load_bundle
 from MediScanLib.training.checkpoint import load_checkpoint
 from MediScanLib.training.processes import Processes, joined
 from MediScanLib.training.recipe import TrainingRun, train_bundle
+from MediScanLib.training.regions import MarkFiles
 from MediScanLib.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,13 +42,22 @@ train()
 
 def config() -> Config:
     """Without anything that a network draws inside a process: dropout masks differ between processes."""
-    settings = small_config(batch_size=8, epochs=1, frozen_epochs=0, batch_norm="frozen", image_dropout=0.3)
+    settings = small_config(
+        input_size=64,
+        batch_size=8,
+        epochs=1,
+        frozen_epochs=0,
+        batch_norm="frozen",
+        image_dropout=0.3,
+        location_weight=0.3,
+    )
     return settings.model_copy(update={"model": settings.model.model_copy(update={"dropout_rate": 0.0})})
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 def test_two_processes_equal_one(tmp_path) -> None:
     manifest = write_manifest(tmp_path / "data", {"train": 16, "val": 9})  # an odd number to share out
+    boxes = write_boxes(manifest)
     alone: list = []
     with pytest.MonkeyPatch.context() as patch:
         step = Trainer._step
@@ -57,7 +67,9 @@ def test_two_processes_equal_one(tmp_path) -> None:
             step(self)
 
         patch.setattr(Trainer, "_step", keep)
-        single = TrainingRun(manifest, tmp_path / "single", config(), "toy", tmp_path / "cache")
+        single = TrainingRun(
+            manifest, tmp_path / "single", config(), "toy", tmp_path / "cache", marks=MarkFiles(boxes)
+        )
         train_bundle(single, torch.device("cpu"))
 
     (tmp_path / "child.py").write_text(CHILD, encoding="utf-8")
@@ -66,6 +78,7 @@ def test_two_processes_equal_one(tmp_path) -> None:
     (tmp_path / "config.yaml").write_text(Config.model_validate(settings).model_dump_json(), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [str(tmp_path / "child.py"), str(tmp_path), "--distributed", "--device", "cpu"]
+    command += ["--boxes", str(boxes)]
     command += ["--data", str(manifest), "--config", str(tmp_path / "config.yaml")]
     command += ["--output", str(tmp_path / "two"), "--cache", str(tmp_path / "cache"), "--name", "toy"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -80,7 +93,7 @@ def test_two_processes_equal_one(tmp_path) -> None:
     assert done.stderr.count("epoch 1: train") == 1, "only the first process talks"
     assert load_bundle(tmp_path / "two" / "toy").card.recipe["epochs"] == 1
     first, second = (load_checkpoint(tmp_path / name / "last.pt")["history"][0] for name in ("single", "two"))
-    for name in ("train_total", "train_image", "train_clinical", "train_divergence"):
+    for name in ("train_total", "train_image", "train_clinical", "train_divergence", "train_location"):
         assert second[name] == pytest.approx(first[name], rel=0.02), name
 
 

@@ -28,7 +28,7 @@ from MediScanLib.training.evaluating.localization import (
     wanted_regions,
 )
 from MediScanLib.training.evaluating.randomization import parameter_randomization
-from MediScanLib.training.evaluating.regions import NO_COPY, Region, read_boxes, read_lesions
+from MediScanLib.training.regions import NO_COPY, Region, read_boxes, read_lesions
 from toys import make_predictor
 
 

@@ -1,5 +1,6 @@
 """The two-pass objective: parts add up, sources are kept apart, and hidden things have no say."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def make_batch(count: int = 6):
     severity = torch.full((count,), torch.nan)
     severity[1] = 0.5
     severity[-1] = 0.2
-    return features, values, known, Targets(allowed, within, severity, torch.zeros(count, 5))
+    return features, values, known, Targets(allowed, within, severity, torch.zeros(count, 5), torch.full((count,), -1))
 
 
 def gradients(network: FusionNetwork) -> dict[str, torch.Tensor]:
@@ -80,7 +81,7 @@ def test_shares_of_processes_average_to_the_batch(network) -> None:
 def test_clinical_values_are_not_rewarded_for_telling_sources_apart(network) -> None:
     objective = TwoPassObjective(network, TrainingConfig(regularization_weight=0))
     features, values, known, targets = make_batch(5)
-    targets = Targets(targets.allowed[:5], targets.within[:1].expand(5, 5), targets.severity[:5], targets.shift[:5])
+    targets = replace(targets, within=targets.within[:1].expand(5, 5))
     before = objective.of_features(features, values, known, targets)
     with torch.no_grad():
         network.disease.bias[4] += 3.0  # cancer, of which this source has none

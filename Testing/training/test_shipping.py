@@ -9,6 +9,7 @@ from small_manifest import small_config, write_manifest
 
 from MediScanLib.config import load_config
 from MediScanLib.errors import DataError
+from MediScanLib.training.regions import NO_MARKS
 from MediScanLib.training.shipping import CROSS_VALIDATION, TEXT, crossed_figures, ship
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,14 +51,14 @@ def test_the_card_has_all_figures_and_the_words(crossed, tmp_path):
     manifest = write_manifest(tmp_path / "data", {"train": 16, "val": 8, "test": 12})
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(small_config(epochs=1).model_dump()), encoding="utf-8")
-    bundle = ship(manifest, recipe, tmp_path / "run", tmp_path / "models", crossed)
+    bundle = ship(manifest, recipe, tmp_path / "run", tmp_path / "models", crossed, NO_MARKS)
     card = bundle.card
     assert (card.name, card.version, card.title) == (TEXT.name, TEXT.version, TEXT.title)
     assert card.cautions == list(TEXT.cautions)
     assert [metric.split for metric in card.metrics][:3] == [CROSS_VALIDATION, CROSS_VALIDATION, "test"]
     assert {metric.split for metric in card.metrics} == {CROSS_VALIDATION, "test", "val"}
     # asked again, the trained network is taken as it is
-    again = ship(manifest, recipe, tmp_path / "run", tmp_path / "again", None)
+    again = ship(manifest, recipe, tmp_path / "run", tmp_path / "again", None, NO_MARKS)
     assert again.sha256 == bundle.sha256
     assert {metric.split for metric in again.card.metrics} == {"test", "val"}
 
@@ -65,7 +66,7 @@ def test_the_card_has_all_figures_and_the_words(crossed, tmp_path):
 def test_without_a_test_split_nothing_is_trained(tmp_path):
     manifest = write_manifest(tmp_path / "data", {"train": 8, "val": 8})
     with pytest.raises(DataError, match="no study is in split test"):
-        ship(manifest, tmp_path / "none.yaml", tmp_path / "run", tmp_path / "models", None)
+        ship(manifest, tmp_path / "none.yaml", tmp_path / "run", tmp_path / "models", None, NO_MARKS)
     assert not (tmp_path / "run").exists()
 
 

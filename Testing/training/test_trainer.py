@@ -286,7 +286,8 @@ def test_parts_of_a_batch_give_the_weights_of_the_whole(manifest, cache, tmp_pat
         assert len(taken) == 1
         gradients.append(taken[0])
     for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5)
+        # a last digit may carry one activation over the corner of its ReLU; a wrong share would change half of it
+        assert float((gradients[1][name] - gradient).norm()) <= 0.02 * float(gradient.norm()) + 1e-6, name
 
 
 def test_it_stops_when_nothing_gets_better(manifest, cache, tmp_path, monkeypatch) -> None:

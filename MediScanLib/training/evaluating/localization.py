@@ -20,8 +20,8 @@ from ...errors import DataError
 from ...prediction.predictor import Predictor
 from ...progress import Progress, SilentProgress, tracked
 from ...study.reading import read_image
+from ..regions import NO_COPY, BoolArray, Region
 from .bootstrap import RESAMPLES, Figure, IntArray, intervals
-from .regions import NO_COPY, BoolArray, Region
 
 HeatArray = npt.NDArray[np.float32]
 

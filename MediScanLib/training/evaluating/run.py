@@ -18,6 +18,7 @@ from ...progress import Progress, SilentProgress
 from ...study.record import ClinicalRecord
 from ..checkpoint import write_atomically
 from ..datasets import Study, read_manifest
+from ..regions import NO_COPY, NO_MARKS, MarkFiles, Region, regions_of
 from .answers import Answers, answers_csv, join_answers, read_columns
 from .asking import MEAN_FEATURE_STUDIES, ask, hidden_feature, knows_hidden_images, without_image
 from .bootstrap import RESAMPLES
@@ -26,7 +27,6 @@ from .learning import read_log
 from .localization import Localization, localize, readers_agreement, summarize_localization, wanted_regions
 from .page import render_page
 from .randomization import parameter_randomization
-from .regions import NO_COPY, Region, read_boxes, read_lesions
 from .shortcuts import Learned
 from .summary import Subject, Summary, summarize, to_json
 
@@ -49,15 +49,13 @@ class Request:
     Attributes:
         title: Name of what is evaluated, where it is not a single model.
         output: Folder for the three files.
-        boxes: Readers' boxes, None without.
-        lesions: Readers' masks, None without.
+        marks: Readers' boxes and masks.
         log: Training log with learning curves, None without.
         resamples: Of the bootstrap.
     """
 
     output: Path
-    boxes: Path | None = None
-    lesions: Path | None = None
+    marks: MarkFiles = NO_MARKS
     log: Path | None = None
     resamples: int = RESAMPLES
     title: str = ""
@@ -113,7 +111,7 @@ def evaluate(request: Request, parts: Sequence[Part], draw: Draw, progress: Prog
     for part in parts:
         if not part.studies:
             raise DataError(f"{part.manifest}: no study is in split {part.split}.")
-    regions = [_regions(request, part.everything) for part in parts]
+    regions = [regions_of(part.everything, request.marks) for part in parts]
     log = read_log(request.log) if request.log is not None else None
     _make_folder(request.output)  # before anything that takes long
 
@@ -154,7 +152,7 @@ def check_request(request: Request, manifest: Path) -> None:
     Raises:
         DataError: As for `evaluate`.
     """
-    _regions(request, read_manifest(manifest))
+    regions_of(read_manifest(manifest), request.marks)
     if request.log is not None:
         read_log(request.log)
     _make_folder(request.output)
@@ -185,11 +183,6 @@ def _subject(request: Request, parts: Sequence[Part]) -> Subject:
         hidden_image=HIDDEN_BY_ZEROS if knows_hidden_images(card) else HIDDEN_BY_MEAN,
         resamples=request.resamples,
     )
-
-
-def _regions(request: Request, studies: Sequence[Study]) -> list[Region]:
-    regions = read_boxes(request.boxes, studies) if request.boxes is not None else []
-    return regions + (read_lesions(request.lesions, studies) if request.lesions is not None else [])
 
 
 def _localization(

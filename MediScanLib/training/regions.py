@@ -6,14 +6,15 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ...errors import DataError
-from ...study.record import ClinicalRecord
-from ..datasets import Study
+from ..errors import DataError
+from ..study.record import ClinicalRecord
+from .datasets import Study
 
 BoolArray = npt.NDArray[np.bool_]
 Box = tuple[float, float, float, float]
@@ -27,6 +28,26 @@ BOX_FINDINGS = {
 """Names that readers wrote beside a box, and the finding whose heat map should lie on it."""
 
 NO_COPY = "not in the manifest"
+
+
+class MarkFiles(NamedTuple):
+    """Files of readers' marks, each of which may be missing.
+
+    Attributes:
+        boxes: CSV, see `read_boxes`.
+        lesions: CSV of masks, see `read_lesions`.
+    """
+
+    boxes: Path | None = None
+    lesions: Path | None = None
+
+    @property
+    def there(self) -> dict[str, Path]:
+        """Those that are not missing, by name."""
+        return {name: path for name, path in self._asdict().items() if path is not None}
+
+
+NO_MARKS = MarkFiles()
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +150,16 @@ def read_lesions(path: Path, studies: Sequence[Study]) -> list[Region]:
             )
         )
     return found
+
+
+def regions_of(studies: Sequence[Study], files: MarkFiles) -> list[Region]:
+    """What readers marked on images of the manifest.
+
+    Raises:
+        DataError: As for `read_boxes` and `read_lesions`.
+    """
+    found = [] if files.boxes is None else read_boxes(files.boxes, studies)
+    return found if files.lesions is None else found + read_lesions(files.lesions, studies)
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
