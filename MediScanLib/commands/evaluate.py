@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--boxes", type=_FILE, help="Readers' boxes (CSV), to score the heat maps; --folds also teaches them.")
 @click.option("--lesions", type=_FILE, help="Readers' masks (CSV), likewise.")
-@click.option("--log", type=_FILE, help="Training log (CSV) for the learning curves.")
+@click.option("--log", type=_FILE, help="Training log (CSV) for the learning curves. [history.csv beside the model]")
 @click.option("--resamples", type=click.IntRange(min=1), default=1000, show_default=True, help="Of the bootstrap.")
 @click.option("--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder.")
 def evaluate(
@@ -109,10 +110,15 @@ def _trained_parts(
     from ..config import load_config
     from ..prediction.devices import resolve_device
     from ..training.folds import prepare_folds, train_fold
+    from ..training.history import describe_epoch
 
     settings, where = load_config(config), resolve_device(device)
     parts = []
     for fold in prepare_folds(data, folds, request.output):
-        bundle = train_fold(fold, settings, cache or request.output / "cache", where, progress, request.marks)
+
+        def tell(row: Mapping[str, float], number: int = fold.number) -> None:
+            click.echo(f"fold {number}, {describe_epoch(row)}", err=True)
+
+        bundle = train_fold(fold, settings, cache or request.output / "cache", where, progress, request.marks, tell)
         parts.append(_part(bundle.folder, device, fold.manifest, "test"))
     return parts

@@ -156,9 +156,6 @@ class _Bar:
 
     def tell(self, row: Mapping[str, float]) -> None:
         """One line an epoch."""
-        click.echo(
-            f"epoch {row['epoch']:.0f}: train {row['train_total']:.4f}, val {row['val_loss']:.4f}, "
-            f"AUC within source {row['val_within_source_auc']:.4f} "
-            f"(image only {row['val_image_only_within_source_auc']:.4f}), {row['seconds']:.0f} s",
-            err=True,
-        )
+        from ..training.history import describe_epoch
+
+        click.echo(describe_epoch(row), err=True)

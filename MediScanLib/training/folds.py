@@ -16,7 +16,7 @@ from .manifest import image_path, read_rows, relative_cell, write_manifest
 from .recipe import TrainingRun, finished_bundle, train_bundle
 from .regions import NO_MARKS, MarkFiles
 from .splitting import make_splits, patient_groups, split_manifest
-from .trainer import LAST
+from .trainer import LAST, EpochListener
 
 FOLDS_FILE = "folds.csv"
 CALIBRATION_SHARE = 0.125
@@ -107,6 +107,7 @@ def train_fold(
     device: torch.device,
     progress: Progress,
     marks: MarkFiles = NO_MARKS,
+    on_epoch: EpochListener = lambda _: None,
 ) -> Bundle:
     """The model of a fold: the finished one of an earlier call, or one that is trained, or trained on, now.
 
@@ -116,6 +117,6 @@ def train_fold(
     last = fold.folder / LAST
     resume = last if last.is_file() else None
     run = TrainingRun(fold.manifest, fold.folder, config, f"fold-{fold.number}", cache, resume, marks=marks)
-    bundle = finished_bundle(run) or train_bundle(run, device, progress=progress)
+    bundle = finished_bundle(run) or train_bundle(run, device, progress=progress, on_epoch=on_epoch)
     assert bundle is not None  # there is one process only
     return bundle

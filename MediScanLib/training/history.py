@@ -21,6 +21,16 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
     write_atomically(path, lambda stream: stream.write(text.getvalue().encode()))
 
 
+def describe_epoch(row: Row) -> str:
+    """One line for a terminal or a log."""
+    location = f", location {row['train_location']:.4f}" if row["train_location"] else ""
+    return (
+        f"epoch {row['epoch']:.0f}: train {row['train_total']:.4f}{location}, val {row['val_loss']:.4f}, "
+        f"AUC within source {row['val_within_source_auc']:.4f} "
+        f"(image only {row['val_image_only_within_source_auc']:.4f}), {row['seconds']:.0f} s"
+    )
+
+
 def draw_curves(path: Path, rows: Sequence[Row], monitor: str, best_epoch: int) -> None:
     """PNG: losses of both splits on the left, the figure that chose the epoch and the learning rate on the right."""
     from matplotlib.figure import Figure
@@ -30,6 +40,8 @@ def draw_curves(path: Path, rows: Sequence[Row], monitor: str, best_epoch: int) 
     epochs = [row["epoch"] for row in rows]
     left.plot(epochs, [row["train_image"] for row in rows], marker=".", label="train, image alone")
     left.plot(epochs, [row["train_clinical"] for row in rows], marker=".", label="train, with clinical values")
+    if any(row["train_location"] for row in rows):
+        left.plot(epochs, [row["train_location"] for row in rows], marker=".", label="train, evidence outside marks")
     left.plot(epochs, [row["val_loss"] for row in rows], marker=".", label="val (sum of both, weighted)")
     left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     figure_of = "within_source_auc" if monitor == "last" else monitor

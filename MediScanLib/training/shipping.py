@@ -24,6 +24,7 @@ from .answering import Split, answer_split
 from .datasets import read_manifest
 from .evaluating.answers import FUSED
 from .finishing import CardText, figures
+from .history import describe_epoch
 from .loading import PreparedImages
 from .recipe import TrainingRun, finished_bundle, train_bundle
 from .regions import MarkFiles
@@ -91,7 +92,10 @@ def ship(
     resume = last if last.is_file() else None
     run = TrainingRun(manifest, folder, load_config(config), TEXT.name, cache, resume, text=TEXT, marks=marks)
     trained = finished_bundle(run) or train_bundle(
-        run, device, progress=CallbackProgress(lambda *_: None), on_epoch=_print_epoch
+        run,
+        device,
+        progress=CallbackProgress(lambda *_: None),
+        on_epoch=lambda row: print(describe_epoch(row)),  # noqa: T201
     )
     assert trained is not None  # there is one process only
     card, network = trained.card, trained.load_network()
@@ -143,10 +147,6 @@ def crossed_figures(path: Path) -> list[Metric]:
 
 def _rounded(value: float | None) -> float:
     return math.nan if value is None else round(value, 4)
-
-
-def _print_epoch(row: Mapping[str, float]) -> None:
-    print(" ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)  # noqa: T201 - for a terminal
 
 
 def main() -> None:

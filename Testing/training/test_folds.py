@@ -110,6 +110,8 @@ def test_the_command_pools_the_folds(tmp_path):
     assert any(row["shortcut"] == "source alone" for row in figures["shortcuts"])
     assert {load_bundle(out / f"fold-{k}" / f"fold-{k}").name for k in (0, 1)} == {"fold-0", "fold-1"}
     assert "zeros" in figures["subject"]["hidden_image"]
+    assert "Learning curves" in (out / "report.html").read_text(encoding="utf-8")
+    assert all(f"fold {number}, epoch 1: train" in result.output for number in (0, 1))
 
 
 def test_folds_and_a_finished_model_exclude_each_other(manifest, tmp_path):

@@ -16,7 +16,7 @@ from MediScanLib.commands.evaluate import evaluate as command
 from MediScanLib.errors import DataError
 from MediScanLib.report.picture import draw_prediction
 from MediScanLib.training.evaluating import run
-from MediScanLib.training.evaluating.learning import read_log
+from MediScanLib.training.evaluating.learning import LearningLog, mean_log, read_log
 from toys import make_card, make_predictor
 
 EVIL = "<script>alert('x')</script>"
@@ -202,3 +202,10 @@ def test_command_on_real_studies(shared_data, tmp_path, monkeypatch):
     assert len((tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8").splitlines()) == 17
     busi = next(row for row in figures["ablation"] if row["source"] == "busi")
     assert 0 <= busi["auc"]["fused"]["value"] <= 1
+
+
+def test_curves_of_several_runs_are_averaged_over_those_that_came_so_far():
+    long = LearningLog([1, 2, 3], {"val_loss": [3, 2, 1], "train_loss": [1, 1, 1]})
+    short = LearningLog([1, 2], {"val_loss": [1, 0]})
+    assert mean_log([short, long]) == LearningLog([1, 2, 3], {"val_loss": [2, 1, 1]})
+    assert mean_log([long]) == long

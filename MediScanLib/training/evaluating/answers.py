@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ...errors import DataError
 from ..datasets import Study
+from ..manifest import read_rows
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -85,16 +86,15 @@ def read_columns(manifest: Path, studies: Sequence[Study]) -> tuple[Mapping[str,
     Raises:
         DataError: The manifest is not the one that the studies were read from.
     """
-    with manifest.open(encoding="utf-8-sig", newline="") as stream:
-        rows = dict(enumerate(csv.DictReader(stream), start=2))
+    rows = dict(enumerate(read_rows(manifest)[1], start=2))
     found = []
     for study in studies:
         row = rows.get(study.row, {})
-        if study.image.name != Path(row.get("image") or "").name:
+        if study.image.name != Path(row.get("image", "")).name:
             raise DataError(
                 f"{manifest}, row {study.row}: not {study.image.name}. Was the manifest changed meanwhile?"
             )
-        found.append({name: (value or "").strip() for name, value in row.items() if isinstance(name, str)})
+        found.append(row)
     return tuple(found)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import DataError
 
 
@@ -30,6 +32,20 @@ class LearningLog:
         groups = {title: [name for name in self.columns if name.startswith(start)] for title, start in kinds.items()}
         groups["other"] = [name for name in self.columns if not name.startswith(tuple(kinds.values()))]
         return {title: names for title, names in groups.items() if names}
+
+
+def mean_log(logs: Sequence[LearningLog]) -> LearningLog:
+    """The mean of several runs, at each epoch over those that came so far; columns that all of them have."""
+    longest = max(logs, key=lambda log: len(log.epochs))
+    names = [name for name in longest.columns if all(name in log.columns for log in logs)]
+    columns = {
+        name: [
+            float(np.mean([log.columns[name][i] for log in logs if i < len(log.epochs)]))
+            for i in range(len(longest.epochs))
+        ]
+        for name in names
+    }
+    return LearningLog(longest.epochs, columns)
 
 
 def read_log(path: Path) -> LearningLog:

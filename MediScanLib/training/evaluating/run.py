@@ -19,11 +19,12 @@ from ...study.record import ClinicalRecord
 from ..checkpoint import write_atomically
 from ..datasets import Study, read_manifest
 from ..regions import NO_COPY, NO_MARKS, MarkFiles, Region, regions_of
+from ..trainer import HISTORY
 from .answers import Answers, answers_csv, join_answers, read_columns
 from .asking import MEAN_FEATURE_STUDIES, ask, hidden_feature, knows_hidden_images, without_image
 from .bootstrap import RESAMPLES
 from .cases import Draw, choose_cases, draw_cases
-from .learning import read_log
+from .learning import LearningLog, mean_log, read_log
 from .localization import Localization, localize, readers_agreement, summarize_localization, wanted_regions
 from .page import render_page
 from .randomization import parameter_randomization
@@ -50,7 +51,7 @@ class Request:
         title: Name of what is evaluated, where it is not a single model.
         output: Folder for the three files.
         marks: Readers' boxes and masks.
-        log: Training log with learning curves, None without.
+        log: Training log with learning curves; None for those that lie beside the models, if they do.
         resamples: Of the bootstrap.
     """
 
@@ -112,7 +113,7 @@ def evaluate(request: Request, parts: Sequence[Part], draw: Draw, progress: Prog
         if not part.studies:
             raise DataError(f"{part.manifest}: no study is in split {part.split}.")
     regions = [regions_of(part.everything, request.marks) for part in parts]
-    log = read_log(request.log) if request.log is not None else None
+    log = _log(request, parts)
     _make_folder(request.output)  # before anything that takes long
 
     answers = join_answers([_ask(part, progress) for part in parts])
@@ -156,6 +157,12 @@ def check_request(request: Request, manifest: Path) -> None:
     if request.log is not None:
         read_log(request.log)
     _make_folder(request.output)
+
+
+def _log(request: Request, parts: Sequence[Part]) -> LearningLog | None:
+    beside = [part.predictor.bundle.folder.parent / HISTORY for part in parts]
+    paths = [path for path in beside if path.is_file()] if request.log is None else [request.log]
+    return mean_log([read_log(path) for path in paths]) if paths else None
 
 
 def _ask(part: Part, progress: Progress) -> Answers:
