@@ -117,6 +117,12 @@ class CheckpointError(MediScanError):
     code = "checkpoint"
 
 
+class EngineError(MediScanError):
+    """The process or the server that makes predictions is gone, or never came up."""
+
+    code = "engine"
+
+
 class WriteError(MediScanError):
     """A file cannot be written; what was there before is untouched."""
 

@@ -6,7 +6,9 @@ same information. `HeatMaps.on_image` interpolates linearly through the exact in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import json
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,43 @@ class HeatMaps:
             raise ValueError(f"values must be ({len(self.labels)}, slice, row, column), got {self.values.shape}")
         if len(self.scales) != len(self.labels) or not all(scale > 0 for scale in self.scales):
             raise ValueError(f"scales must be {len(self.labels)} positive numbers, got {self.scales}")
+
+    def to_json(self) -> str:
+        """JSON text; `values` as base64 of little-endian float32."""
+        content = {
+            "labels": self.labels,
+            "grid": self.values.shape,
+            "values": base64.b64encode(self.values.astype("<f4").tobytes()).decode("ascii"),
+            "shape": self.shape,
+            "rows": asdict(self.rows),
+            "columns": asdict(self.columns),
+            "slices": asdict(self.slices) if isinstance(self.slices, AxisMap) else self.slices,
+            "scales": self.scales,
+        }
+        return json.dumps(content)
+
+    @classmethod
+    def from_json(cls, text: str) -> HeatMaps:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        try:
+            content = json.loads(text)
+            values = np.frombuffer(base64.b64decode(content["values"], validate=True), dtype="<f4")
+            slices = content["slices"]
+            return cls(
+                labels=tuple(content["labels"]),
+                values=values.reshape(content["grid"]),
+                shape=tuple(content["shape"]),
+                rows=AxisMap(**content["rows"]),
+                columns=AxisMap(**content["columns"]),
+                slices=AxisMap(**slices) if isinstance(slices, dict) else tuple(slices),
+                scales=tuple(content["scales"]),
+            )
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"these are no heat maps ({error!r})") from error
 
     def scale(self, label: str) -> float:
         """Raw value of one finding that is drawn as 1.0."""
