@@ -1,8 +1,11 @@
 """MediScan in 3D Slicer: reads an image with what is known of the patient and shows what it sees, and where."""
 
+import importlib.util
 import json
 import logging
+import shutil
 import sys
+import time
 import unittest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,17 +32,20 @@ if str(_LIBRARY) not in sys.path:
     sys.path.insert(0, str(_LIBRARY))
 
 from MediScanLib.errors import CancelledError, MediScanError  # noqa: E402 - found only once the path is set
-from MediScanLib.progress import CallbackProgress  # noqa: E402
 from MediScanLib.study.fields import FIELDS  # noqa: E402
 from MediScanLib.study.values import parse_field  # noqa: E402
 
 if TYPE_CHECKING:
+    from MediScanLib.prediction.engine import Run
+    from MediScanLib.prediction.exchange import Request
     from MediScanLib.prediction.result import Prediction
     from MediScanLib.progress import Progress
     from MediScanLib.scene.session import Results
     from MediScanLib.study.record import ClinicalRecord
 
 DEFAULT_MODEL = "mediscan-general"
+POLL_MILLISECONDS = 50
+NEEDED_PACKAGES = ("pydantic", "safetensors", "torch", "monai")
 REQUIREMENTS = _HERE / "Resources" / "requirements.txt"
 
 
@@ -140,6 +146,9 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shownVolumeID = ""
         self._shownStyle = None
         self._dependencyMessage = ""
+        self._run = None
+        self._runVolumeID = ""
+        self._runStarted = 0.0
 
     def setup(self) -> None:
         """Called when the user opens the module the first time."""
@@ -156,11 +165,15 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChanged)
         self.ui.findingComboBox.connect("currentIndexChanged(int)", self.onFindingChanged)
+        self._timer = qt.QTimer()
+        self._timer.interval = POLL_MILLISECONDS
+        self._timer.connect("timeout()", self._pollRun)
         self._fillModels()
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
         """Called when the application closes and the module widget is destroyed."""
+        self._dropRun()
         self.setParameterNode(None)
         self.removeObservers()
 
@@ -181,6 +194,7 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller: vtk.vtkObject, event: str) -> None:
         """Called just before the scene is closed."""
+        self._dropRun()
         self.setParameterNode(None)
         self._showResults(None)
 
@@ -232,34 +246,96 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.logic.showHeatMap(self._parameterNode.inputVolume, label, *self._style())
 
     def onApplyButton(self) -> None:
-        """Look at the image."""
-        try:
-            with slicer.util.tryWithErrorDisplay(_("The image was not looked at.")):
-                self._apply(self._parameterNode)
-        finally:
-            self._dependencyMessage = self.logic.dependencyMessage()
-            self._fillModels()
-            self._showResults(self._parameterNode.inputVolume)
+        """Look at the image, or stop looking."""
+        if self._run is not None:
+            self._run.cancel()
+            return
+        with slicer.util.tryWithErrorDisplay(_("The image was not looked at.")):
+            self._startRun(self._parameterNode)
 
-    def _apply(self, node: MediScanParameterNode) -> None:
+    def isRunning(self) -> bool:
+        """True while an image is being looked at."""
+        return self._run is not None
+
+    def _startRun(self, node: MediScanParameterNode) -> None:
         try:
             self.logic.installDependencies()
-            with _DialogProgress() as progress:
-                self.logic.process(
-                    node.inputVolume,
-                    self._clinicalValues(),
-                    modelName=node.modelName,
-                    device=node.device,
-                    progress=progress,
-                    showResult=False,
-                )
         except CancelledError as error:
             slicer.util.showStatusMessage(str(error), 5000)
             return
-        findings = self.logic.results(node.inputVolume).findings
-        if findings:
+        finally:
+            self._dependencyMessage = self.logic.dependencyMessage()
+            self._fillModels()
+        self._run = self.logic.startProcessing(
+            node.inputVolume, self._clinicalValues(), modelName=node.modelName, device=node.device
+        )
+        self._runVolumeID = node.inputVolume.GetID()
+        self._runStarted = time.monotonic()
+        self._timer.start()
+        self._showProgress()
+        self._checkCanApply()
+
+    def _pollRun(self) -> None:
+        """Called by the timer while an image is being looked at; it never waits."""
+        run = self._run
+        if run is None:
+            return
+        try:
+            with slicer.util.tryWithErrorDisplay(_("The image was not looked at.")):
+                try:
+                    prediction = run.poll()
+                except CancelledError as error:
+                    slicer.util.showStatusMessage(str(error), 5000)
+                else:
+                    if prediction is None:
+                        self._showProgress()
+                    else:
+                        self._finishRun(prediction)
+        finally:
+            if run.finished:
+                self._endRun()
+
+    def _finishRun(self, prediction: "Prediction") -> None:
+        volumeNode = slicer.mrmlScene.GetNodeByID(self._runVolumeID)
+        if volumeNode is None:
+            slicer.util.showStatusMessage(_("The image was removed while it was looked at."), 5000)
+            return
+        self.logic.addPrediction(volumeNode, prediction)
+        findings = self.logic.results(volumeNode).findings
+        node = self._parameterNode
+        if findings and node and node.inputVolume is volumeNode:
             node.finding = findings[0]
-            self.logic.showHeatMap(node.inputVolume, findings[0], *self._style(), jump=True)
+            self.logic.showHeatMap(volumeNode, findings[0], *self._style(), jump=True)
+        elif findings:
+            self.logic.showHeatMap(volumeNode, findings[0], visible=False)
+
+    def _endRun(self) -> None:
+        self._timer.stop()
+        self._run = None
+        self._showProgress()
+        if self._parameterNode:
+            self._showResults(self._parameterNode.inputVolume)
+            self._checkCanApply()
+
+    def _dropRun(self) -> None:
+        """Stop at once whatever is under way, and forget it."""
+        self.logic.stopProcessing()
+        if self._run is not None:
+            self._endRun()
+
+    def _showProgress(self) -> None:
+        self.ui.applyButton.text = _("Apply") if self._run is None else _("Cancel")
+        self.ui.progressBar.visible = self._run is not None
+        if self._run is not None:
+            stage, done, total = self._run.step
+            steps = total if total > 1 else 0  # a single step has no percentage: the bar just moves
+            self.ui.progressBar.maximum = steps
+            self.ui.progressBar.value = done if steps else 0
+            text = _("{stage}: {done} of {total}, {seconds:.0f} s") if steps else _("{stage}, {seconds:.0f} s")
+            self.ui.statusLabel.text = text.format(
+                stage=stage.capitalize(), done=done, total=total, seconds=time.monotonic() - self._runStarted
+            )
+            self.ui.statusLabel.visible = True
 
     def _onParameterNodeModified(self, caller: object = None, event: object = None) -> None:
         node = self._parameterNode
@@ -280,11 +356,12 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _checkCanApply(self) -> None:
         problem = self.logic.problem(self._parameterNode.inputVolume, self._clinicalValues())
-        self.ui.applyButton.enabled = not problem
-        self.ui.applyButton.toolTip = problem or _("Look at the image.")
-        message = self._clinicalProblem() or self._dependencyMessage
-        self.ui.statusLabel.text = message
-        self.ui.statusLabel.visible = bool(message)
+        self.ui.applyButton.enabled = not problem or self._run is not None
+        self.ui.applyButton.toolTip = _("Stop looking.") if self._run else problem or _("Look at the image.")
+        if self._run is None:
+            message = self._clinicalProblem() or self._dependencyMessage
+            self.ui.statusLabel.text = message
+            self.ui.statusLabel.visible = bool(message)
         values = self._clinicalValues().values()
         known = sum(value not in ("", "unknown") for value in values)
         self.ui.clinicalCollapsibleButton.text = _("Clinical values ({known} of {total} entered)").format(
@@ -355,39 +432,13 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 getattr(self.ui, f"{name}Edit").placeholderText = text
 
 
-class _DialogProgress:
-    """MediScan's progress in Slicer's progress dialog, which comes up only when it takes a while."""
-
-    def __enter__(self) -> CallbackProgress:
-        self._dialog = slicer.util.createProgressDialog(
-            labelText=_("Loading the model..."),
-            windowTitle=_("MediScan"),
-            maximum=1,
-            windowModality=qt.Qt.WindowModal,
-            minimumDuration=1000,
-            autoReset=False,
-        )
-        slicer.app.processEvents()
-        return CallbackProgress(self._report, lambda: self._dialog.wasCanceled)
-
-    def __exit__(self, *exception: object) -> None:
-        self._dialog.close()
-        self._dialog.deleteLater()
-
-    def _report(self, stage: str, done: int, total: int) -> None:
-        self._dialog.labelText = _("Looking at {stage}: {done} of {total}").format(stage=stage, done=done, total=total)
-        self._dialog.maximum = total
-        self._dialog.value = done
-        slicer.app.processEvents()
-
-
 class MediScanLogic(ScriptedLoadableModuleLogic):
     """Everything that works without a window. Heavy packages are imported only where they are used."""
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
-        self._predictor = None
-        self._predictorKey = None
+        self._engine = None
+        self._worker = None
 
     def getParameterNode(self) -> MediScanParameterNode:
         """The parameter node of this module in the scene."""
@@ -470,7 +521,7 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         progress: "Progress | None" = None,
         showResult: bool = True,
     ) -> "Prediction":
-        """Look at an image and put findings, prediction and heat maps into the scene. Needs no window.
+        """Look at an image, wait, and put findings, prediction and heat maps into the scene. Needs no window.
 
         Args:
             volumeNode: Scalar or vector volume node.
@@ -484,32 +535,73 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
             MediScanError: An input, the model or the device is not acceptable, a package is missing, or the run was
                 cancelled.
         """
-        try:
-            from MediScanLib.prediction.predictor import Predictor
-            from MediScanLib.study.record import ClinicalRecord
-        except ImportError as error:
-            raise MediScanError(
-                f"The Python package {error.name!r} is missing. {self.dependencyMessage() or 'Install it.'}"
-            ) from error
-        from MediScanLib.scene.session import add_prediction
-        from MediScanLib.scene.volumes import image_from_volume, mend_window
+        request = self._request(volumeNode, clinicalRecord, modelName, device)
+        if self._engine is None:
+            from MediScanLib.prediction.engine import InProcess
 
-        image = image_from_volume(volumeNode)
-        if not isinstance(clinicalRecord, ClinicalRecord):
-            clinicalRecord = ClinicalRecord(**(clinicalRecord or {}))
-        if self._predictorKey != (modelName, device):
-            self._predictor, self._predictorKey = None, None  # the old model's memory goes before the new one's comes
-            self._predictor = Predictor.load(modelName, device=device)
-            self._predictorKey = (modelName, device)
-        prediction = self._predictor(image, clinicalRecord, progress=progress)
-
-        mend_window(volumeNode, image)
-        add_prediction(slicer.mrmlScene, prediction, volumeNode)
+            self._engine = InProcess()
+        prediction = self._engine.predict(request, progress)
+        self.addPrediction(volumeNode, prediction)
         findings = self.results(volumeNode).findings
         if showResult and findings:
             self.showHeatMap(volumeNode, findings[0], jump=True)
-        logging.info(f"MediScan: {prediction.top.label} {prediction.top.probability:.2f} by {modelName}")
         return prediction
+
+    def startProcessing(
+        self,
+        volumeNode: vtkMRMLScalarVolumeNode,
+        clinicalRecord: "ClinicalRecord | dict[str, Any] | None" = None,
+        modelName: str = DEFAULT_MODEL,
+        device: str = "auto",
+    ) -> "Run":
+        """Begin to look at an image in another process and return at once; `addPrediction` takes what it says.
+
+        The arguments and errors are those of `process`. One image at a time.
+        """
+        request = self._request(volumeNode, clinicalRecord, modelName, device)
+        if self._worker is None:
+            from MediScanLib.prediction.engine import Worker
+
+            self._worker = Worker(shutil.which("PythonSlicer") or sys.executable, paths=sys.path)
+        return self._worker.submit(request)
+
+    def stopProcessing(self) -> None:
+        """End the other process, whatever it is doing."""
+        if self._worker is not None:
+            self._worker.close()
+
+    def addPrediction(self, volumeNode: vtkMRMLScalarVolumeNode, prediction: "Prediction") -> None:
+        """Put findings, prediction and heat maps into the scene beside the image."""
+        from MediScanLib.scene.session import add_prediction
+        from MediScanLib.scene.volumes import image_from_volume, mend_window
+
+        mend_window(volumeNode, image_from_volume(volumeNode))
+        add_prediction(slicer.mrmlScene, prediction, volumeNode)
+        logging.info(
+            f"MediScan: {prediction.top.label} {prediction.top.probability:.2f} by {prediction.provenance.model}"
+        )
+
+    def _request(
+        self,
+        volumeNode: vtkMRMLScalarVolumeNode,
+        clinicalRecord: "ClinicalRecord | dict[str, Any] | None",
+        modelName: str,
+        device: str,
+    ) -> "Request":
+        for name in NEEDED_PACKAGES:  # not imported here: that takes seconds, and the other process does it
+            if importlib.util.find_spec(name) is None:
+                raise MediScanError(
+                    _("The Python package {name} is missing. {remedy}").format(
+                        name=name, remedy=self.dependencyMessage() or _("Install it.")
+                    )
+                )
+        from MediScanLib.prediction.exchange import Request
+        from MediScanLib.scene.volumes import image_from_volume
+        from MediScanLib.study.record import ClinicalRecord
+
+        if not isinstance(clinicalRecord, ClinicalRecord):
+            clinicalRecord = ClinicalRecord(**(clinicalRecord or {}))
+        return Request(image_from_volume(volumeNode), clinicalRecord, modelName, device)
 
     @staticmethod
     def results(volumeNode: vtkMRMLScalarVolumeNode | None) -> "Results":

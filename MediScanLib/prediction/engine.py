@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -91,10 +91,16 @@ class Worker:
     Args:
         executable: Python that has MediScan's packages; in 3D Slicer PythonSlicer.
         environment: Environment of the child; that of this process where None.
+        paths: Where the child looks for packages beside its own places, after those.
     """
 
-    def __init__(self, executable: str = sys.executable, environment: Mapping[str, str] | None = None) -> None:
-        self._executable = executable
+    def __init__(
+        self,
+        executable: str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+        paths: Sequence[str] = (),
+    ) -> None:
+        self._executable, self._paths = executable, list(paths)
         self._environment = dict(os.environ if environment is None else environment)
         self._process: subprocess.Popen[str] | None = None
         self._folder: Path | None = None
@@ -168,6 +174,7 @@ class Worker:
         events.touch()
         start = (
             f"import sys; sys.path.insert(0, {str(_LIBRARY)!r}); sys.argv = ['', {str(events)!r}]; "
+            f"sys.path += [path for path in {self._paths!r} if path not in sys.path]; "
             "from MediScanLib.prediction.worker import main; main()"
         )
         hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would open a console

@@ -6,6 +6,7 @@ What needs PyTorch or the shipped model is skipped, with the reason, where they 
 """
 
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -57,6 +58,16 @@ def run_or_skip(test, logic, node, **options):
     if DEFAULT_BUNDLE not in {folder.name for folder in bundle_folders()}:
         test.skipTest(f"the model {DEFAULT_BUNDLE} is not installed")
     return logic.process(node, device="cpu", **options)
+
+
+def wait_for(widget, seconds=300):
+    """Let the application work until the panel's run has ended."""
+    end = time.monotonic() + seconds
+    while widget.isRunning() and time.monotonic() < end:
+        slicer.app.processEvents()
+        time.sleep(0.02)
+    if widget.isRunning():
+        raise AssertionError(f"still running after {seconds} s")
 
 
 class SceneTest(unittest.TestCase):
@@ -234,8 +245,36 @@ class PanelTest(SceneTest):
         run_or_skip(self, self.logic, node)
         self.logic.removeResults(node)
         self.ui.applyButton.click()
+        self.assertTrue(self.widget.isRunning())
+        self.assertEqual(self.ui.applyButton.text, "Cancel")
+        wait_for(self.widget)
+        self.assertEqual(self.ui.applyButton.text, "Apply")
         self.assertEqual(self.ui.findingsTableView.mrmlTableNode(), self.logic.results(node).table)
         self.assertTrue(self.ui.certaintyTextLabel.text)
+
+    def test_cancel_button(self):
+        node = loadPhantom()
+        self.widget._parameterNode.inputVolume = node
+        self.widget._parameterNode.device = "cpu"
+        run_or_skip(self, self.logic, node)
+        self.logic.removeResults(node)
+        count = node_count()
+        self.ui.applyButton.click()
+        self.ui.applyButton.click()
+        wait_for(self.widget, seconds=5)
+        self.assertEqual(node_count(), count)
+        self.assertTrue(self.ui.applyButton.enabled)
+
+    def test_closing_the_scene_during_a_run(self):
+        node = loadPhantom()
+        self.widget._parameterNode.inputVolume = node
+        self.widget._parameterNode.device = "cpu"
+        run_or_skip(self, self.logic, node)
+        self.ui.applyButton.click()
+        slicer.mrmlScene.Clear()
+        self.assertFalse(self.widget.isRunning())
+        self.widget.initializeParameterNode()
+        self.assertEqual(self.ui.applyButton.text, "Apply")
 
     def test_closing_the_scene(self):
         self.widget._parameterNode.inputVolume = loadPhantom()

@@ -1,0 +1,198 @@
+"""The widgets of CTK and of Slicer that the panel's .ui file names, as far as it uses them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import Property, QRect, Qt, Signal
+from PySide6.QtGui import QStandardItem, QStandardItemModel
+from PySide6.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QHBoxLayout,
+    QSlider,
+    QStyle,
+    QStyleOptionButton,
+    QStylePainter,
+    QTableView,
+    QWidget,
+)
+
+
+class qMRMLWidget(QWidget):
+    """The outermost widget: hands the scene on to those inside."""
+
+    mrmlSceneChanged = Signal(object)
+
+    def setMRMLScene(self, scene: Any) -> None:
+        self.mrmlSceneChanged.emit(scene)
+        for child in self.findChildren(QWidget):
+            if hasattr(child, "setMRMLScene"):
+                child.setMRMLScene(scene)
+
+
+class ctkCollapsibleButton(QWidget):
+    """A heading whose contents can be folded away."""
+
+    contentsCollapsed = Signal(bool)
+    _HEADING = 22
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._text, self._collapsed = "", False
+        self.setContentsMargins(0, self._HEADING, 0, 0)
+
+    def _get_text(self) -> str:
+        return self._text
+
+    def _set_text(self, text: str) -> None:
+        self._text = text
+        self.update()
+
+    def _get_collapsed(self) -> bool:
+        return self._collapsed
+
+    def _set_collapsed(self, collapsed: bool) -> None:
+        self._collapsed = collapsed
+        for child in self.findChildren(QWidget, options=Qt.FindChildOption.FindDirectChildrenOnly):
+            child.setVisible(not collapsed)
+        self.setMaximumHeight(self._HEADING if collapsed else 16777215)
+        self.contentsCollapsed.emit(collapsed)
+
+    text = Property(str, _get_text, _set_text)
+    collapsed = Property(bool, _get_collapsed, _set_collapsed)
+
+    def paintEvent(self, event: Any) -> None:
+        painter, option = QStylePainter(self), QStyleOptionButton()
+        option.initFrom(self)
+        option.rect = QRect(0, 0, self.width(), self._HEADING)
+        option.text = ("▸ " if self._collapsed else "▾ ") + self._text
+        painter.drawControl(QStyle.ControlElement.CE_PushButton, option)
+
+
+class ctkSliderWidget(QWidget):
+    """A slider with a number beside it."""
+
+    valueChanged = Signal(float)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._slider, self._box = QSlider(Qt.Orientation.Horizontal), QDoubleSpinBox()
+        layout.addWidget(self._slider)
+        layout.addWidget(self._box)
+        self._box.valueChanged.connect(self._moved)
+
+    def _moved(self, value: float) -> None:
+        span = self._box.maximum() - self._box.minimum()
+        self._slider.setValue(round(99 * (value - self._box.minimum()) / span) if span else 0)
+        self.valueChanged.emit(value)
+
+    value = Property(float, lambda self: self._box.value(), lambda self, v: self._box.setValue(v))
+    minimum = Property(float, lambda self: self._box.minimum(), lambda self, v: self._box.setMinimum(v))
+    maximum = Property(float, lambda self: self._box.maximum(), lambda self, v: self._box.setMaximum(v))
+    singleStep = Property(float, lambda self: self._box.singleStep(), lambda self, v: self._box.setSingleStep(v))
+    decimals = Property(int, lambda self: self._box.decimals(), lambda self, v: self._box.setDecimals(v))
+    pageStep = Property(float, lambda self: 0.1, lambda self, v: None)
+
+
+class qMRMLNodeComboBox(QWidget):
+    """Chooses a node of the scene by class."""
+
+    currentNodeChanged = Signal(object)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._box = QComboBox()
+        layout.addWidget(self._box)
+        self._scene: Any = None
+        self._types: list[str] = []
+        self._none = False
+        self._ids: list[str | None] = []
+        self._filters: dict[str, tuple[str, str]] = {}
+        self._box.currentIndexChanged.connect(lambda _: self.currentNodeChanged.emit(self.currentNode()))
+
+    def setMRMLScene(self, scene: Any) -> None:
+        self._scene = scene
+        for event in ("NodeAddedEvent", "NodeRemovedEvent"):
+            scene.AddObserver(getattr(scene, event), lambda *_: self.refresh())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the nodes of the scene anew; the chosen one stays chosen."""
+        chosen = self.currentNodeID
+        nodes = [
+            node
+            for kind in self._types
+            for i in range(self._scene.GetNumberOfNodesByClass(kind))
+            if not (node := self._scene.GetNthNodeByClass(i, kind)).GetHideFromEditors()
+        ]
+        before = self._box.blockSignals(True)
+        self._box.clear()
+        self._ids = ([None] if self._none else []) + [node.GetID() for node in nodes]
+        self._box.addItems((["None"] if self._none else []) + [node.GetName() or "" for node in nodes])
+        self._box.setCurrentIndex(self._ids.index(chosen) if chosen in self._ids else -1)
+        self._box.blockSignals(before)
+        if chosen != self.currentNodeID:
+            self.currentNodeChanged.emit(self.currentNode())
+
+    def currentNode(self) -> Any:
+        found = self.currentNodeID
+        return self._scene.GetNodeByID(found) if found and self._scene is not None else None
+
+    def setCurrentNode(self, node: Any) -> None:
+        self._set_id(node.GetID() if node is not None else "")
+
+    def _get_id(self) -> str:
+        index = self._box.currentIndex()
+        return (self._ids[index] or "") if 0 <= index < len(self._ids) else ""
+
+    def _set_id(self, node_id: str) -> None:
+        wanted = node_id or None
+        self._box.setCurrentIndex(self._ids.index(wanted) if wanted in self._ids else -1)
+
+    currentNodeID = Property(str, _get_id, _set_id, notify=currentNodeChanged)
+    nodeTypes = Property(
+        "QStringList", lambda self: self._types, lambda self, types: setattr(self, "_types", list(types))
+    )
+    noneEnabled = Property(bool, lambda self: self._none, lambda self, v: setattr(self, "_none", v))
+    showChildNodeTypes = Property(bool, lambda self: True, lambda self, v: None)
+    showHidden = Property(bool, lambda self: False, lambda self, v: None)
+    addEnabled = Property(bool, lambda self: False, lambda self, v: None)
+    removeEnabled = Property(bool, lambda self: False, lambda self, v: None)
+    renameEnabled = Property(bool, lambda self: False, lambda self, v: None)
+    editEnabled = Property(bool, lambda self: False, lambda self, v: None)
+    selectNodeUponCreation = Property(bool, lambda self: False, lambda self, v: None)
+
+
+class qMRMLTableView(QTableView):
+    """Shows a table node."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._node: Any = None
+
+    def setMRMLScene(self, scene: Any) -> None:
+        pass
+
+    def mrmlTableNode(self) -> Any:
+        return self._node
+
+    def setMRMLTableNode(self, node: Any) -> None:
+        self._node = node
+        if node is None:
+            self.setModel(None)
+            return
+        model = QStandardItemModel(node.GetNumberOfRows(), node.GetNumberOfColumns())
+        model.setHorizontalHeaderLabels([node.GetColumnName(i) for i in range(node.GetNumberOfColumns())])
+        for row in range(node.GetNumberOfRows()):
+            for column in range(node.GetNumberOfColumns()):
+                model.setItem(row, column, QStandardItem(node.GetCellText(row, column)))
+        self.setModel(model)
+
+
+CUSTOM = (qMRMLWidget, ctkCollapsibleButton, ctkSliderWidget, qMRMLNodeComboBox, qMRMLTableView)
+"""All of them, for the loader of .ui files."""
