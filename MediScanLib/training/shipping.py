@@ -23,6 +23,7 @@ from ..progress import CallbackProgress
 from .answering import Split, answer_split
 from .datasets import read_manifest
 from .evaluating.answers import FUSED
+from .evaluating.localization import MODEL, POINTING
 from .finishing import CardText, figures
 from .history import describe_epoch
 from .loading import PreparedImages
@@ -108,7 +109,9 @@ def ship(
 
 
 def crossed_figures(path: Path) -> list[Metric]:
-    """AUC-ROC by task, and the correlation of the severity, from metrics.json of a cross-validation.
+    """What a card says of a cross-validation, from its metrics.json.
+
+    AUC-ROC and calibration error by task, the correlation of the severity, and how often maps point inside the marks.
 
     Raises:
         DataError: The file is no such evaluation.
@@ -116,7 +119,8 @@ def crossed_figures(path: Path) -> list[Metric]:
     try:
         found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         rows = [
-            ("AUC-ROC", row["task"], row["source"], row["studies"], row["figures"]["AUC-ROC"])
+            (name, row["task"], row["source"], row["studies"], row["figures"][name])
+            for name in ("AUC-ROC", "ECE")
             for row in found["within_source"]
         ]
         rows += [
@@ -129,6 +133,11 @@ def crossed_figures(path: Path) -> list[Metric]:
             )
             for row in found["severity"]
             if row["rater"] == FUSED
+        ]
+        rows += [
+            (POINTING, f"map of {row['label']}", row["group"], row["images"], row["figures"][POINTING])
+            for row in found["localization"]
+            if row["rater"] == MODEL
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: is not metrics.json of `mediscan evaluate` ({error!r}).") from error

@@ -22,6 +22,16 @@ CROSSED = {
         {"rater": "fused", "source": "cohen", "studies": 136, "figures": {"Pearson r": FIGURE}},
         {"rater": "junior reader", "source": "cohen", "studies": 136, "figures": {"Pearson r": FIGURE}},
     ],
+    "localization": [
+        {
+            "rater": rater,
+            "group": "nih boxes",
+            "label": "pneumonia",
+            "images": 35,
+            "figures": {"pointing game": FIGURE},
+        }
+        for rater in ("model", "centered blob")
+    ],
 }
 
 
@@ -33,10 +43,12 @@ def crossed(tmp_path) -> Path:
 
 
 def test_figures_of_the_folds(crossed):
-    one, two = crossed_figures(crossed)
-    assert (one.name, one.source, one.split, one.studies) == ("AUC-ROC", "nih", CROSS_VALIDATION, 800)
-    assert (one.value, one.low, one.high) == (0.8123, 0.7, 0.9)
-    assert (two.name, two.source, two.studies) == ("Pearson r", "cohen", 136)
+    auc, calibration, severity, pointing = crossed_figures(crossed)
+    assert (auc.name, auc.source, auc.split, auc.studies) == ("AUC-ROC", "nih", CROSS_VALIDATION, 800)
+    assert (auc.value, auc.low, auc.high) == (0.8123, 0.7, 0.9)
+    assert (calibration.name, calibration.task) == ("ECE", auc.task)
+    assert (severity.name, severity.source, severity.studies) == ("Pearson r", "cohen", 136)
+    assert (pointing.name, pointing.task, pointing.source) == ("pointing game", "map of pneumonia", "nih boxes")
 
 
 @pytest.mark.parametrize("text", ["{}", "no json", '{"within_source": [{}], "severity": []}'])
@@ -55,7 +67,7 @@ def test_the_card_has_all_figures_and_the_words(crossed, tmp_path):
     card = bundle.card
     assert (card.name, card.version, card.title) == (TEXT.name, TEXT.version, TEXT.title)
     assert card.cautions == list(TEXT.cautions)
-    assert [metric.split for metric in card.metrics][:3] == [CROSS_VALIDATION, CROSS_VALIDATION, "test"]
+    assert [metric.split for metric in card.metrics][:5] == [CROSS_VALIDATION] * 4 + ["test"]
     assert {metric.split for metric in card.metrics} == {CROSS_VALIDATION, "test", "val"}
     # asked again, the trained network is taken as it is
     again = ship(manifest, recipe, tmp_path / "run", tmp_path / "again", None, NO_MARKS)
