@@ -319,7 +319,8 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _dropRun(self) -> None:
         """Stop at once whatever is under way, and forget it."""
-        self.logic.stopProcessing()
+        if self.logic is not None:  # the panel may be closed before it was ever opened
+            self.logic.stopProcessing()
         if self._run is not None:
             self._endRun()
 

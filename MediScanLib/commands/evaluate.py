@@ -69,7 +69,7 @@ def evaluate(
     from ..training.evaluating import run
     from ..training.regions import MarkFiles
 
-    title = "" if folds is None else f"Cross-validation of {config.stem if config else 'the default recipe'},"
+    title = "" if folds is None else f"Cross-validation of {config.stem if config else 'the default recipe'}"
     request = run.Request(output, marks=MarkFiles(boxes, lesions), log=log, resamples=resamples, title=title)
     with tqdm(disable=None) as bar:
 

@@ -106,6 +106,7 @@ def test_the_command_pools_the_folds(tmp_path):
     assert {row["fold"] for row in rows} == {"0", "1"}
     figures = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert figures["subject"]["split"] == "2 folds, each held out in turn"
+    assert (figures["subject"]["model"], figures["subject"]["version"]) == ("Cross-validation of small", "")
     assert sum(row["studies"] for row in figures["within_source"]) == 80
     assert any(row["shortcut"] == "source alone" for row in figures["shortcuts"])
     assert {load_bundle(out / f"fold-{k}" / f"fold-{k}").name for k in (0, 1)} == {"fold-0", "fold-1"}

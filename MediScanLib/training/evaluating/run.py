@@ -182,7 +182,7 @@ def _subject(request: Request, parts: Sequence[Part]) -> Subject:
     hashes = "".join(bundle.sha256 for bundle in bundles)
     return Subject(
         model=request.title or card.name,
-        version=card.version,
+        version=card.version if single else "",  # a recipe has none
         sha256=hashes if single else hashlib.sha256(hashes.encode()).hexdigest(),
         manifest=parts[0].manifest.name,
         manifest_sha256=hashlib.sha256(b"".join(part.manifest.read_bytes() for part in parts)).hexdigest(),
