@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from . import __version__
 from .commands.data import data
 from .commands.evaluate import evaluate
+from .commands.models import models
+from .commands.reviews import reviews
 from .commands.train import train
-from .errors import MediScanError
+from .errors import MediScanError, WriteError
 from .notice import RESEARCH_USE_NOTICE
 
 if TYPE_CHECKING:
     from .prediction.batch import Outcome
     from .prediction.predictor import Predictor
+    from .prediction.result import Prediction
+    from .report.files import ResultFile
+    from .report.html import HtmlPage
+    from .study.image import MedicalImage
     from .study.record_files import ClinicalRecords
 
 EXIT_SOME_FAILED = 3
@@ -91,7 +98,9 @@ def _model_options(function: F) -> F:
 @click.option("--slice", "slice_", default="all", show_default=True, metavar="N|all", help="Slice, counted from 0.")
 @click.option("--series", metavar="UID", help="Which DICOM series of a folder that holds several.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), help=".json, .jsonl or .csv file; without it, JSON lines are printed."
+    "--output",
+    type=click.Path(path_type=Path),
+    help=".json, .jsonl or .csv file, or .html page for people; without it, JSON lines are printed.",
 )
 @click.option("--overlay", type=click.Path(path_type=Path), help="Folder for one picture an input.")
 @click.option("--resume", is_flag=True, help="Go on from --output: only inputs without a result there are done.")
@@ -119,6 +128,8 @@ def predict(
         raise click.UsageError("An INPUT is empty.")
     if resume and output is None:
         raise click.UsageError("--resume goes on from a file: give --output.")
+    if resume and output is not None and _is_page(output):
+        raise click.UsageError("--resume goes on from .json, .jsonl or .csv files: a page is made anew.")
     if output is not None and clinical is not None and _absolute(output) == _absolute(clinical):
         raise click.UsageError("--output would replace the file of --clinical: give another name.")
     from .report.names import picture_paths
@@ -137,64 +148,13 @@ def predict(
         try:
             _run(predictor, todo, records, slice_index, series, results, pictures)
         except KeyboardInterrupt:
-            hint = " Go on with --resume." if output is not None else ""
+            hint = "" if output is None or _is_page(output) else " Go on with --resume."
             click.echo(f"Stopped: {results.succeeded} of {len(todo)} inputs done.{hint}", err=True)
             ctx.exit(EXIT_INTERRUPTED)
     earlier = f", {results.earlier} from before" if results.earlier else ""
     click.echo(f"{results.succeeded} done, {results.failed} failed{earlier}. {RESEARCH_USE_NOTICE}", err=True)
     if results.failed:
         ctx.exit(EXIT_SOME_FAILED)
-
-
-@main.group()
-def models() -> None:
-    """List, show and verify model bundles."""
-
-
-@models.command("list")
-def list_models() -> None:
-    """Names of the models that can be used."""
-    from .network.bundle import available_bundles
-
-    bundles = available_bundles()
-    for bundle in bundles:
-        click.echo(f"{bundle.name} {bundle.version}  {bundle.card.title}  ({bundle.folder})")
-    if not bundles:
-        _no_model()
-
-
-@models.command("show")
-@click.argument("name", default="mediscan-general")
-@click.option("--json", "as_json", is_flag=True, help="The whole card as JSON.")
-def show_model(name: str, as_json: bool) -> None:
-    """The card of a model: what it is for, what it was trained on, how well it did."""
-    from .network.bundle import load_bundle
-    from .report.card_text import card_text
-
-    bundle = load_bundle(name)
-    click.echo(bundle.card.model_dump_json(indent=2) if as_json else card_text(bundle))
-
-
-@models.command("verify")
-@click.argument("names", nargs=-1)
-def verify_models(names: tuple[str, ...]) -> None:
-    """Check the card, the hashes and the weights of all models, or of those named."""
-    from .network.bundle import bundle_folders, load_bundle
-
-    names = names or tuple(str(folder) for folder in bundle_folders())
-    if not names:
-        _no_model()
-    bad = 0
-    for name in names:
-        try:
-            bundle = load_bundle(name)
-            bundle.load_network()
-            click.echo(f"ok      {bundle.name} {bundle.version} {bundle.sha256}")
-        except MediScanError as error:
-            bad += 1
-            click.echo(f"damaged {error}")
-    if bad:
-        raise SystemExit(EXIT_SOME_FAILED)
 
 
 @main.command(epilog=RESEARCH_USE_NOTICE)
@@ -226,17 +186,25 @@ def demo(output: Path, model: str, device: str, config: Path | None) -> None:
 
 
 class _Results:
-    """Where outcomes go: a result file or lines on standard output; counts them."""
+    """Where outcomes go: a result file, a page, or lines on standard output; counts them."""
 
     def __init__(self, output: Path | None, predictor: Predictor, *, resume: bool) -> None:
-        from .report.files import ResultFile
+        self._file: ResultFile | None = None
+        self._page: HtmlPage | None = None
+        if output is not None and _is_page(output):
+            from .report.html import HtmlPage
 
-        bundle = predictor.bundle
-        self._file = (
-            None
-            if output is None
-            else ResultFile(output, bundle.card.labels, resume=resume, model_sha256=bundle.sha256)
-        )
+            self._page = HtmlPage(output)
+        elif output is not None:
+            from .report.files import ResultFile
+
+            if output.suffix.lower() not in (".json", ".jsonl", ".csv"):
+                raise _Failure(
+                    f"{output}: results are written as .json, .jsonl or .csv, and as an .html page. Give a name with "
+                    "such an ending."
+                )
+            bundle = predictor.bundle
+            self._file = ResultFile(output, bundle.card.labels, resume=resume, model_sha256=bundle.sha256)
         self._done = {_absolute(name) for name in (self._file.done if self._file else ())}
         self.earlier = len(self._done)
         self.succeeded = 0
@@ -248,6 +216,11 @@ class _Results:
     def __exit__(self, *_: object) -> None:
         if self._file:
             self._file.close()
+        if self._page:
+            try:
+                self._page.close()
+            except WriteError as error:
+                raise click.ClickException(str(error)) from error
 
     def has(self, path: Path) -> bool:
         """True where an earlier run did this input."""
@@ -255,15 +228,21 @@ class _Results:
 
         return _absolute(shown(path)) in self._done
 
-    def succeed(self, entry: dict[str, Any]) -> None:
+    def succeed(self, prediction: Prediction, image: MedicalImage) -> None:
         self.succeeded += 1
-        self._write(entry)
+        if self._page:
+            self._page.add(prediction, _heat_pictures(image, prediction))
+        else:
+            self._write(prediction.to_dict())
 
     def fail(self, source: str, code: str, message: str) -> None:
         from .report.files import error_entry
 
         self.failed += 1
-        self._write(error_entry(source, code, message))
+        if self._page:
+            self._page.add_failure(source, message)
+        else:
+            self._write(error_entry(source, code, message))
 
     def _write(self, entry: dict[str, Any]) -> None:
         from tqdm import tqdm
@@ -354,7 +333,22 @@ def _store(outcome: Outcome, results: _Results, picture: Path | None) -> None:
             heat_map.model_copy(update={"file": str(picture)}) if heat_map.label == label else heat_map
             for heat_map in prediction.heat_maps
         ]
-    results.succeed(prediction.to_dict())
+    results.succeed(prediction, outcome.image)
+
+
+def _heat_pictures(image: MedicalImage, prediction: Prediction) -> dict[str, bytes]:
+    """Pictures for a page: of the likeliest finding, and of all that are present."""
+    from .report.picture import draw_prediction
+
+    if prediction.maps is None:
+        return {}
+    present = [finding.label for finding in prediction.findings if finding.decision == "present"]
+    pictures = {}
+    for label in dict.fromkeys((prediction.top.label, *present)):
+        stream = io.BytesIO()
+        draw_prediction(image, prediction, label).save(stream, format="PNG", compress_level=1)
+        pictures[label] = stream.getvalue()
+    return pictures
 
 
 def _load(model: str, device: str, config: Path | None) -> Predictor:
@@ -372,11 +366,8 @@ def _slice_index(text: str) -> int | None:
     raise click.UsageError(f"--slice takes a number counted from 0, or all, not {text!r}.")
 
 
-def _no_model() -> NoReturn:
-    from .network.bundle import search_path
-
-    click.echo(f"No model found in {', '.join(str(folder) for folder in search_path())}.", err=True)
-    raise SystemExit(EXIT_SOME_FAILED)
+def _is_page(path: Path) -> bool:
+    return path.suffix.lower() in (".html", ".htm")
 
 
 def _absolute(path: str | Path) -> str:
@@ -384,7 +375,7 @@ def _absolute(path: str | Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100
 
 
-for command in (data, train, evaluate):
+for command in (models, data, train, evaluate, reviews):
     main.add_command(command)
 
 

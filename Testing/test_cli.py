@@ -399,7 +399,108 @@ def test_model_of_a_folder_and_settings_of_a_file(mediscan_loading):
     assert entry["provenance"]["device"] == "cpu"
 
 
+# Pages for people
+
+
+def test_one_input_becomes_a_page_with_pictures(mediscan):
+    picture("scan.png")
+    result = mediscan("predict", "scan.png", "--output", "new/r.html", "--clinical", '{"age_years": 63}')
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert [path.name for path in Path("new").iterdir()] == ["r.html"]
+    page = Path("new/r.html").read_text(encoding="utf-8")
+    assert page.count(RESEARCH_USE_NOTICE) >= 2
+    assert "63 years" in page
+    assert "<h1><bdi>scan.png</bdi></h1>" in page
+    (entry,) = lines(mediscan("predict", "scan.png", "--clinical", '{"age_years": 63}'))
+    present = {finding["label"] for finding in entry["findings"] if finding["decision"] == "present"}
+    assert page.count("data:image/jpeg;base64,") == len(present | {entry["certainty"]["label"]})
+
+
+def test_several_inputs_become_one_page_that_tells_failures(mediscan):
+    picture("in/a.png"), picture("in/b.png", 1)
+    Path("in/c&c.png").write_text("broken")
+    Path("quiet.yaml").write_text("inference: {explainability: false}\n")
+    Path("r.htm").write_text("older")
+    result = mediscan("predict", "in", "--output", "r.htm", "--config", "quiet.yaml")
+    assert result.exit_code == cli.EXIT_SOME_FAILED
+    page = Path("r.htm").read_text(encoding="utf-8")
+    assert page.count("<section ") == 3
+    assert page.count("There is no prediction") == 1
+    assert "c&amp;c.png" in page
+    assert "c&c.png" not in page
+    assert "older" not in page
+    assert "No heat maps were made." in page
+
+
+def test_a_page_cannot_be_gone_on_from(mediscan):
+    picture("a.png")
+    result = mediscan("predict", "a.png", "--output", "r.html", "--resume")
+    assert result.exit_code == cli.EXIT_WRONG_USE
+    assert "a page is made anew" in result.stderr
+    assert not Path("r.html").exists()
+    result = mediscan("predict", "a.png", "--output", "r.txt")
+    assert ".json, .jsonl or .csv, and as an .html page" in result.stderr
+
+
+# Reviews
+
+
+def test_reviews_are_listed_and_exported(mediscan, monkeypatch, tmp_path):
+    from MediScanLib.report.reviews import Review, ReviewStore
+
+    monkeypatch.setenv("MEDISCAN_REVIEWS", str(tmp_path / "mine" / "r.sqlite"))
+    nothing = mediscan("reviews", "list")
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
+    picture("a.png")
+    (entry,) = lines(mediscan("predict", "a.png"))
+    prediction = Prediction.model_validate(entry)
+    store = ReviewStore()
+    store.add(Review.of(prediction, agree=True, reader="A"))
+    store.add(
+        Review.of(
+            prediction, agree=False, corrected_label="effusion", corrected_severity=0.5, note="left\n\x1b[31mside"
+        )
+    )
+    listed = mediscan("reviews", "list").stdout
+    assert len(listed.splitlines()) == 2
+    assert f"{prediction.top.label}: disagrees: effusion, severity 0.50  # left [31mside" in listed
+    assert "2 reviews, 1 agree. They lie in" in mediscan("reviews", "list").stderr
+    for filter_ in (("--model", "other"), ("--since", "2999-01-01")):
+        assert mediscan("reviews", "list", *filter_).stdout == ""
+        assert mediscan("reviews", "export", "none.csv", *filter_).stdout == "none.csv: 0 reviews\n"
+    assert mediscan("reviews", "export", "r.csv").stdout == "r.csv: 2 reviews\n"
+    assert [row["corrected_label"] for row in read("r.csv")] == ["", "effusion"]
+    assert mediscan("reviews", "export", "r.jsonl", "--since", "2020-01-01").exit_code == 0
+    assert [Prediction.model_validate(found["prediction"]) for found in read("r.jsonl")] == [prediction] * 2
+    store.path.write_bytes(b"not a database, but long enough to be taken for one" * 50)
+    damaged = mediscan("reviews", "list")
+    assert damaged.exit_code == cli.EXIT_WRONG_USE
+    assert "r.sqlite: cannot be read" in damaged.stderr
+    assert "Traceback" not in damaged.stderr
+
+
 # Models and demo
+
+
+def test_models_are_packed_added_and_removed(mediscan_loading, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("sys.platform", "linux")
+    shipped = load_bundle(DEFAULT_BUNDLE)
+    assert "came with MediScan" in mediscan_loading("models", "remove", DEFAULT_BUNDLE).stderr
+    packed = mediscan_loading("models", "export", DEFAULT_BUNDLE, "m.zip")
+    assert packed.exit_code == 0
+    digest = packed.stdout.split()[-1]
+    wrong = mediscan_loading("models", "add", "m.zip", "--sha256", "0" * 64)
+    assert (wrong.exit_code, wrong.stdout) == (cli.EXIT_WRONG_USE, "")
+    assert digest in wrong.stderr
+    added = mediscan_loading("models", "add", "m.zip", "--sha256", digest)
+    assert added.exit_code == 0
+    assert shipped.card.weights_licence in added.stdout
+    folder = tmp_path / "home" / "MediScan" / "Models" / DEFAULT_BUNDLE
+    assert load_bundle(DEFAULT_BUNDLE).folder == folder
+    assert mediscan_loading("models", "remove", DEFAULT_BUNDLE).stdout == f"{DEFAULT_BUNDLE} is removed.\n"
+    assert load_bundle(DEFAULT_BUNDLE).folder == shipped.folder
+    assert "known" in mediscan_loading("models", "add", "http://127.0.0.1/m.zip").stderr
 
 
 def test_models_are_listed_shown_and_verified(mediscan_loading):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -150,16 +151,38 @@ def save_bundle(network: FusionNetwork, card: Card, parent: Path) -> Bundle:
         (scratch / WEIGHTS_FILE).chmod(0o644)
         scratch.chmod(0o755)
         folder = parent / card.name
-        if folder.exists():
-            old = scratch.with_name(scratch.name + "-old")
-            folder.rename(old)
-            scratch.rename(folder)
-            shutil.rmtree(old)
-        else:
-            scratch.rename(folder)
+        replace_folder(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return load_bundle(folder)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put a complete folder in the place of another one of the same disk, if there is one.
+
+    Raises:
+        OSError: It cannot be done; then the other one is where it was.
+    """
+    old = folder.with_name(f".{folder.name}-old-{secrets.token_hex(4)}")
+    try:
+        folder.rename(old)
+    except FileNotFoundError:
+        new.rename(folder)
+        return
+    try:
+        new.rename(folder)
+    except BaseException:  # an interrupt too must not take the old one away
+        old.rename(folder)
+        raise
+    delete_folder(old)
+
+
+def delete_folder(folder: Path) -> None:
+    """Delete a folder as far as that is possible; of a link, the link only."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def available_bundles() -> list[Bundle]:
@@ -196,14 +219,19 @@ def search_path() -> list[Path]:
 
 
 def user_models_folder() -> Path:
-    """The user's own bundles, outside the installation so that an upgrade keeps them."""
+    """The user's own bundles."""
+    return user_folder() / "Models"
+
+
+def user_folder() -> Path:
+    """What MediScan keeps for a user, outside the installation so that an upgrade leaves it alone."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
         base = Path.home() / "Library" / "Application Support"
     else:
         base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "MediScan" / "Models"
+    return base / "MediScan"
 
 
 def file_sha256(path: Path) -> str:
@@ -236,7 +264,11 @@ def _check_files(folder: Path, card: Card) -> None:
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{folder}: {name} is missing. Install the bundle again.")
-        _check_hash(path, file_sha256(path), expected)
+        try:
+            actual = file_sha256(path)
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read ({error.strerror}). Install the bundle again.") from error
+        _check_hash(path, actual, expected)
 
 
 def _check_hash(path: Path, actual: str, expected: str) -> None:
