@@ -78,3 +78,27 @@ class BrightnessNetwork(FusionNetwork):
 def make_predictor(spatial_dims: int = 2, size: tuple[int, ...] = (64, 64), *, settings=None, **card) -> Predictor:
     bundle = Bundle(Path("toy"), make_card(spatial_dims, size, **card))
     return Predictor(bundle, BrightnessNetwork(spatial_dims), torch.device("cpu"), settings or InferenceConfig())
+
+
+def make_random_predictor(fusion: str, spatial_dims: int = 2, *, settings=None, seed: int = 0, **card) -> Predictor:
+    """A predictor whose answers are known to nobody, but to which image and clinical values both matter."""
+    size = (32,) * spatial_dims
+    torch.manual_seed(seed)
+    convolution = (nn.Conv2d if spatial_dims == 2 else nn.Conv3d)(1, 12, kernel_size=8, stride=8)
+    encoder = Encoder(
+        convolution,
+        backbone="random",
+        spatial_dims=spatial_dims,
+        in_channels=1,
+        out_channels=12,
+        stride=8,
+        input_mean=0.0,
+        input_std=1.0,
+    )
+    network = FusionNetwork(encoder, fusion=fusion, fusion_dim=16, attention_heads=4)
+    with torch.no_grad():
+        for part in (network.fusion, network.disease, network.severity):
+            for parameter in part.parameters():
+                parameter.normal_(std=parameter.shape[-1] ** -0.5)
+    bundle = Bundle(Path("toy"), make_card(spatial_dims, size, **card))
+    return Predictor(bundle, network, torch.device("cpu"), settings or InferenceConfig())

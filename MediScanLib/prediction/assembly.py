@@ -12,11 +12,13 @@ import numpy.typing as npt
 from ..config import InferenceConfig
 from ..network.card import Card
 from ..study.image import MedicalImage
-from ..study.record import ClinicalRecord, refused_prefill
+from ..study.record import FIELDS, ClinicalRecord, refused_prefill
+from .attribution import Attribution
 from .deferral import deferral_reasons
 from .heatmaps import HeatMaps
 from .result import (
     Certainty,
+    ClinicalContribution,
     ClinicalUse,
     Finding,
     HeatMapSummary,
@@ -54,6 +56,7 @@ def assemble(
     slices: Sequence[int],
     maps: HeatMaps | None,
     provenance: Provenance,
+    attribution: Attribution | None = None,
 ) -> Prediction:
     """Put the scores of one study into words and decisions.
 
@@ -66,6 +69,7 @@ def assemble(
         slices: Image slice of each sample; empty for a 3D network.
         maps: Heat maps, None where not wanted.
         provenance: What made the scores.
+        attribution: What each known clinical value did, None where none is known.
     """
     study = volume_scores(scores, card, slices)
     probabilities = study.probabilities
@@ -87,7 +91,7 @@ def assemble(
         findings=findings,
         severity=_severity(card, settings, top, study.severity),
         certainty=Certainty(label=top.label, deferred=bool(reasons), reasons=reasons, novelty=novelty),
-        clinical=_clinical_use(record, card),
+        clinical=_clinical_use(record, card, attribution),
         heat_maps=[] if maps is None else [_heat_map(image, maps, label) for label in card.labels],
         slices=_slice_scores(card, scores, slices) if len(slices) > 1 else [],
         volume_rule=study.rule,
@@ -103,12 +107,14 @@ class StudyScores(NamedTuple):
         probabilities: (finding,).
         severity: 0..1.
         novelty: Distance from the training images, that of half of the samples; None where the model cannot tell.
+        run: The samples that it is the mean of.
         rule: How the slices of a volume became one result, in words; None for a single sample.
     """
 
     probabilities: npt.NDArray[np.float64]
     severity: float
     novelty: float | None
+    run: slice
     rule: str | None
 
 
@@ -133,6 +139,7 @@ def volume_scores(scores: Scores, card: Card, slices: Sequence[int]) -> StudySco
         scores.probabilities[0] if count == 1 else averaged[start],
         float(scores.severity[run].mean()),
         None if scores.novelty is None else float(np.median(scores.novelty)),
+        run,
         None if count == 1 else _rule(width, chosen, slices, start),
     )
 
@@ -170,14 +177,25 @@ def _severity(card: Card, settings: InferenceConfig, top: Finding, score: float)
     return Severity(applicable=True, score=score, grade=grade, scale=scale.name, value=score * scale.maximum)
 
 
-def _clinical_use(record: ClinicalRecord, card: Card) -> ClinicalUse:
+def _clinical_use(record: ClinicalRecord, card: Card, attribution: Attribution | None) -> ClinicalUse:
     unlearned = [name for name in record.known if card.clinical[name].known_fraction == 0]
     return ClinicalUse(
         used={name: value for name, value in record.known.items() if name not in unlearned},
         missing=record.missing,
         unlearned=unlearned,
         prefilled=[name for name in record.prefilled if name not in unlearned],
+        contributions=[] if attribution is None else _contributions(card, attribution),
     )
+
+
+def _contributions(card: Card, attribution: Attribution) -> list[ClinicalContribution]:
+    fields = [list(FIELDS)[position] for position in attribution.fields]
+    return [
+        ClinicalContribution(finding=label, unknown=unknown, fields=dict(zip(fields, added, strict=True)))
+        for label, unknown, added in zip(
+            card.labels, attribution.unknown.tolist(), attribution.added.T.tolist(), strict=True
+        )
+    ]
 
 
 def _summary(image: MedicalImage, warnings: list[str]) -> ImageSummary:

@@ -20,8 +20,11 @@ from typing import Any, NamedTuple, Protocol
 
 from ..errors import CancelledError, EngineError, UsageError
 from ..progress import Progress, SilentProgress
+from ..study.image import MedicalImage
+from .digest import pixels_digest
 from .exchange import Request, error_from, read_answer, write_request
 from .result import Prediction
+from .warm import WarmModels
 
 GRACE_SECONDS = 0.5
 """How long a cancelled run may take to stop by itself before its process is ended."""
@@ -46,29 +49,19 @@ class Engine(Protocol):
 
 
 class InProcess:
-    """Predicts in this process. The last model stays loaded."""
+    """Predicts in this process. The last models stay loaded."""
 
     def __init__(self) -> None:
-        self._predictor: Any = None
-        self._key: tuple[str, str, str] | None = None
+        self._models = WarmModels()
 
     def predict(self, request: Request, progress: Progress | None = None) -> Prediction:
         """See `Engine`."""
-        from .predictor import Predictor
-
-        key = request.model, request.device, request.settings.model_dump_json()
-        if self._key != key:
-            self.close()  # the old model's memory goes before the new one's comes
-            self._predictor = Predictor.load(request.model, request.device, request.settings)
-            self._key = key
-        prediction: Prediction = self._predictor(
-            request.image, request.record, slices=request.slices, progress=progress
-        )
-        return prediction
+        predictor = self._models.get(request)
+        return predictor(request.image, request.record, slices=request.slices, progress=progress)
 
     def close(self) -> None:
         """See `Engine`."""
-        self._predictor, self._key = None, None
+        self._models.clear()
 
 
 class Step(NamedTuple):
@@ -88,6 +81,8 @@ class Step(NamedTuple):
 class Worker:
     """Predicts in a child process, one run at a time. The child starts with the first run and is kept.
 
+    It keeps the pixels of the last run: another run of the same image is not handed them again.
+
     Args:
         executable: Python that has MediScan's packages; in 3D Slicer PythonSlicer.
         environment: Environment of the child; that of this process where None.
@@ -106,6 +101,7 @@ class Worker:
         self._folder: Path | None = None
         self._offset = 0
         self._number = 0
+        self._kept: Mapping[str, Any] | None = None  # shape and digest of the pixels that the child holds
         self.run: Run | None = None
 
     @property
@@ -128,7 +124,10 @@ class Worker:
         self._number += 1
         folder = self._folder / f"run-{self._number}"
         folder.mkdir()
-        write_request(request, folder)
+        with_pixels = not self._child_keeps(request.image)
+        if with_pixels:
+            self._kept = None  # until the child says that it has read them
+        write_request(request, folder, with_pixels=with_pixels)
         self.run = Run(self, self._number, folder)
         self._send({"run": self._number, "folder": str(folder)})
         return self.run
@@ -146,7 +145,7 @@ class Worker:
 
     def close(self) -> None:
         """End the child, also in the middle of a run, and remove what was handed to it."""
-        process, self._process = self._process, None
+        process, self._process, self._kept = self._process, None, None
         if process is not None:
             process.kill()
             process.wait()
@@ -192,6 +191,13 @@ class Worker:
         except OSError as error:
             self.close()
             raise EngineError(f"{self._executable}: cannot be started ({error}). Is it a Python?") from error
+
+    def _child_keeps(self, image: MedicalImage) -> bool:
+        return (
+            self._kept is not None
+            and self._kept["shape"] == list(image.shape)
+            and self._kept["digest"] == pixels_digest(image.pixels)
+        )
 
     def _send(self, message: Mapping[str, Any]) -> None:
         assert self._process is not None and self._process.stdin is not None
@@ -256,7 +262,9 @@ class Run:
         for event in self._worker._events():
             if event.get("run") != self._number:
                 continue
-            if "stage" in event:
+            if "kept" in event:
+                self._worker._kept = event["kept"]
+            elif "stage" in event:
                 self.step = Step(event["stage"], event["done"], event["total"])
             elif "error" in event:
                 self._end()

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..config import InferenceConfig
-from ..errors import MediScanError
+from ..errors import EngineError, MediScanError
 from ..network.bundle import DEFAULT_BUNDLE
 from ..study.image import MedicalImage
 from ..study.record import ClinicalRecord
@@ -45,10 +46,17 @@ class Request:
     settings: InferenceConfig = field(default_factory=InferenceConfig)
 
 
-def write_request(request: Request, folder: Path) -> None:
-    """Put a request into an empty folder that nobody else can read."""
+def write_request(request: Request, folder: Path, *, with_pixels: bool = True) -> None:
+    """Put a request into an empty folder that nobody else can read.
+
+    Args:
+        request: What is asked.
+        folder: Where to.
+        with_pixels: False where whoever reads it has them already.
+    """
     image = request.image
-    np.save(folder / _PIXELS, image.pixels, allow_pickle=False)
+    if with_pixels:
+        np.save(folder / _PIXELS, image.pixels, allow_pickle=False)
     facts = {part.name: getattr(image, part.name) for part in fields(image) if part.name != "pixels"}
     facts |= {"identifiers": dict(image.identifiers), "prefill": dict(image.prefill)}
     content = {
@@ -62,14 +70,31 @@ def write_request(request: Request, folder: Path) -> None:
     (folder / _REQUEST).write_text(json.dumps(content), encoding="utf-8")
 
 
-def read_request(folder: Path) -> Request:
-    """Read what `write_request` wrote."""
+def has_pixels(folder: Path) -> bool:
+    """Whether a request brings its pixels along."""
+    return (folder / _PIXELS).exists()
+
+
+def read_request(folder: Path, pixels: npt.NDArray[np.float32] | None = None) -> Request:
+    """Read what `write_request` wrote.
+
+    Args:
+        folder: Where from.
+        pixels: Those of the request before, for one that comes without.
+
+    Raises:
+        EngineError: There are no pixels, neither here nor there.
+    """
+    if has_pixels(folder):
+        pixels = np.load(folder / _PIXELS, allow_pickle=False)
+    if pixels is None:
+        raise EngineError("The image did not reach the process that makes predictions. Try again.")
     content = json.loads((folder / _REQUEST).read_text(encoding="utf-8"))
     facts: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in content["image"].items()
     }
     return Request(
-        image=MedicalImage(np.load(folder / _PIXELS, allow_pickle=False), **facts),
+        image=MedicalImage(pixels, **facts),
         record=ClinicalRecord(**content["record"]),
         model=content["model"],
         device=content["device"],

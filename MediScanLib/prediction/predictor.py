@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,18 +14,21 @@ from torch import Tensor
 
 from .. import __version__
 from ..config import InferenceConfig
-from ..errors import BundleError, CancelledError
+from ..errors import BundleError, CancelledError, UsageError
 from ..network.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from ..network.fusion import FusionNetwork, HeadOutput, average_pool
 from ..progress import Progress, SilentProgress
 from ..study.image import MedicalImage
 from ..study.record import ClinicalRecord
 from .activation import ActivationResult, class_activation_maps
-from .assembly import Scores, assemble
+from .assembly import assemble, volume_scores
+from .attribution import Attribution, attribute, seen_by_head
 from .calibrated import calibrated_probabilities
 from .devices import is_out_of_memory, resolve_device
 from .heatmaps import AxisMap, HeatMaps
+from .outputs import Output
 from .preprocessing import NetworkInput, prepare_clinical, prepare_slices, prepare_volume
+from .remembering import Encoded, LastStudy, Remembered, encoder_state, image_key
 from .result import Prediction, Provenance
 
 Study = tuple[MedicalImage, ClinicalRecord | None]
@@ -34,6 +36,8 @@ Study = tuple[MedicalImage, ClinicalRecord | None]
 
 class Predictor:
     """Runs one model. Keeps it on its device between calls; not safe for use from several threads at once.
+
+    What the encoder made of the last study is kept, so that the same image with another record costs the head only.
 
     Args:
         bundle: Where the network and its card come from.
@@ -56,6 +60,7 @@ class Predictor:
         # the layout in which convolutions run fastest; torch's stubs know `to` with other arguments only
         self.network.to(memory_format=network.encoder.memory_format)  # type: ignore[call-overload]
         self._notes: list[str] = []
+        self._last = LastStudy()
 
     @classmethod
     def load(
@@ -103,15 +108,15 @@ class Predictor:
         known = (record or ClinicalRecord()).with_prefill(image.prefill)
         progress = progress or SilentProgress()
         self._notes = []
-        if self.bundle.card.network.spatial_dims == 3:
-            prepared = prepare_volume(image, self.bundle.card.input)
-            parts = [self._run(prepared.tensor, known)]
-            if slices is not None:
-                self._notes.append("The model reads whole volumes: the choice of slices was not used.")
-        else:
-            wanted = tuple(range(image.shape[0])) if slices is None else tuple(slices)
-            prepared, parts = self._run_slices(image, known, wanted, progress)
-        return self._assemble(image, known, prepared, parts, time.perf_counter() - started)
+        whole = self.bundle.card.network.spatial_dims == 3
+        wanted = () if whole else tuple(range(image.shape[0])) if slices is None else tuple(slices)
+        if not whole and not wanted:
+            raise UsageError(f"{image.source or 'image'}: no slice was chosen. Choose one at least.")
+        prepared, output = self._look(image, known, wanted, progress)
+        if whole and slices is not None:
+            self._notes.append("The model reads whole volumes: the choice of slices was not used.")
+        attribution = self._attribution(output, known, wanted)
+        return self._assemble(image, known, prepared, output, attribution, time.perf_counter() - started)
 
     def predict_batch(self, studies: Sequence[Study]) -> list[Prediction]:
         """Predict single-slice studies together, as many at once as `max_batch_size` allows.
@@ -121,6 +126,7 @@ class Predictor:
         """
         if self.bundle.card.network.spatial_dims == 3 or any(image.shape[0] > 1 for image, _ in studies):
             return [self(image, record) for image, record in studies]
+        self._last.forget()  # its memory goes to the batch
         predictions: list[Prediction] = []
         size = self.settings.max_batch_size
         for start in range(0, len(studies), size):
@@ -131,42 +137,96 @@ class Predictor:
                 for image, record in studies[start : start + size]
             ]
             prepared = [prepare_slices(image, self.bundle.card.input, (0,)) for image, _ in chunk]
-            outputs = self._run_records(torch.cat([p.tensor for p in prepared]), [record for _, record in chunk])
+            together = self._run_records(torch.cat([p.tensor for p in prepared]), [record for _, record in chunk])
+            outputs = together.split()
+            attributions = [self._attribution(output, chunk[i][1], (0,)) for i, output in enumerate(outputs)]
             seconds = (time.perf_counter() - started) / len(chunk)
             predictions += [
-                self._assemble(image, record, inputs, [output], seconds)
-                for (image, record), inputs, output in zip(chunk, prepared, outputs.split(), strict=True)
+                self._assemble(image, record, inputs, output, attribution, seconds)
+                for (image, record), inputs, output, attribution in zip(
+                    chunk, prepared, outputs, attributions, strict=True
+                )
             ]
         return predictions
 
+    def _look(
+        self, image: MedicalImage, record: ClinicalRecord, wanted: tuple[int, ...], progress: Progress
+    ) -> tuple[NetworkInput, Output]:
+        """One study through the network, and not through the encoder where that saw it last.
+
+        Args:
+            image: Image or volume.
+            record: What is known of the patient.
+            wanted: Slices to look at; empty for a 3D network.
+            progress: Hears of every batch of slices.
+        """
+        key = (
+            image_key(image, wanted or None),
+            self.bundle.card.input,
+            encoder_state(self.network),
+            self.device,
+            self.settings.max_batch_size,
+        )
+        seen = self._last.recall(key)
+        if seen is not None:
+            again = self._look_again(seen, record, progress)
+            if again is not None:
+                return seen.prepared, again
+            seen = None  # its memory goes before the next comes
+        self._last.begin(key)
+        if not wanted:
+            prepared = prepare_volume(image, self.bundle.card.input)
+            output = self._run(prepared.tensor, record)
+        else:
+            prepared, output = self._run_slices(image, record, wanted, progress)
+        self._last.finish(prepared)
+        return prepared, output
+
+    def _look_again(self, seen: Remembered, record: ClinicalRecord, progress: Progress) -> Output | None:
+        """The head alone; None where the device has not even the memory for that."""
+        values, known = prepare_clinical([record], self.bundle.card)
+        parts: list[Output] = []
+        steps = _Steps(progress, len(seen.prepared.slices))
+        try:
+            for batch in seen.batches:
+                steps.before()
+                size = len(batch.features)
+                parts.append(self._answer(batch, values.expand(size, -1), known.expand(size, -1), bool(known.any())))
+                steps.after(size)
+        except RuntimeError as error:
+            if self.device.type == "cpu" or not is_out_of_memory(error):
+                raise
+            return None
+        return Output.join(parts)
+
     def _run_slices(
         self, image: MedicalImage, record: ClinicalRecord, wanted: tuple[int, ...], progress: Progress
-    ) -> tuple[NetworkInput, list[_Output]]:
-        parts: list[_Output] = []
+    ) -> tuple[NetworkInput, Output]:
+        parts: list[Output] = []
+        steps = _Steps(progress, len(wanted))
         size = self.settings.max_batch_size
-        progress.report("slices", 0, len(wanted))
         for start in range(0, len(wanted), size):
-            if progress.cancelled():
-                raise CancelledError(f"Cancelled after {start} of {len(wanted)} slices.")
+            steps.before()
             prepared = prepare_slices(image, self.bundle.card.input, wanted[start : start + size])
             parts.append(self._run(prepared.tensor, record))
-            progress.report("slices", min(start + size, len(wanted)), len(wanted))
-        return NetworkInput(prepared.tensor[:0], prepared.axes, wanted), parts
+            steps.after(len(prepared.tensor))
+        return NetworkInput(prepared.tensor[:0], prepared.axes, wanted), Output.join(parts)
 
-    def _run(self, tensor: Tensor, record: ClinicalRecord) -> _Output:
+    def _run(self, tensor: Tensor, record: ClinicalRecord) -> Output:
         return self._run_records(tensor, [record] * len(tensor))
 
-    def _run_records(self, tensor: Tensor, records: Sequence[ClinicalRecord]) -> _Output:
+    def _run_records(self, tensor: Tensor, records: Sequence[ClinicalRecord]) -> Output:
         """The network on a batch; out of memory halves the batch, and at the last moves to the CPU."""
         values, known = prepare_clinical(records, self.bundle.card)
+        attributed = bool(known.any())
         size = len(tensor)
         while True:
             try:
                 outputs = [
-                    self._forward(tensor[i : i + size], values[i : i + size], known[i : i + size])
+                    self._forward(tensor[i : i + size], values[i : i + size], known[i : i + size], attributed)
                     for i in range(0, len(tensor), size)
                 ]
-                return _Output.join(outputs)
+                return Output.join(outputs)
             except RuntimeError as error:
                 if self.device.type == "cpu" or not is_out_of_memory(error):
                     raise
@@ -174,6 +234,7 @@ class Predictor:
             size = self._after_out_of_memory(size)
 
     def _after_out_of_memory(self, size: int) -> int:
+        self._last.forget()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if size > 1:
@@ -184,13 +245,21 @@ class Predictor:
         self.network.to(self.device)
         return size
 
+    def _forward(self, tensor: Tensor, values: Tensor, known: Tensor, attributed: bool) -> Output:
+        return self._answer(self._encode(tensor), values, known, attributed)
+
     @torch.inference_mode()
-    def _forward(self, tensor: Tensor, values: Tensor, known: Tensor) -> _Output:
-        device = self.device
+    def _encode(self, tensor: Tensor) -> Encoded:
         # an even picture comes out of the preprocessing as black as the padding around it
         flat = tensor.flatten(1)
         contrast = (flat.amax(dim=1) > flat.amin(dim=1)).numpy()
-        features = self.network.features(tensor.to(device))
+        encoded = Encoded(self.network.features(tensor.to(self.device)), contrast)
+        self._last.add(encoded)
+        return encoded
+
+    @torch.inference_mode()
+    def _answer(self, encoded: Encoded, values: Tensor, known: Tensor, attributed: bool) -> Output:
+        features, device = encoded.features, self.device
         result: HeadOutput | ActivationResult
         if self.settings.explainability:
             result = class_activation_maps(self.network, features, values.to(device), known.to(device))
@@ -201,24 +270,43 @@ class Predictor:
         probabilities = calibrated_probabilities(result.logits, self.bundle.card.calibration)
         severity = torch.sigmoid(result.severity.double().cpu())
         if not bool(torch.isfinite(probabilities).all() and torch.isfinite(severity).all()):
-            raise BundleError(
-                f"{self.bundle.folder}: the model gave a result that is not a number. Use another model."
-            )
+            raise self._not_a_number()
         far = self.network.novelty
         novelty = None if far is None else far(average_pool(features)).double().cpu().numpy()
-        return _Output(
-            probabilities.numpy(), severity.numpy(), contrast, None if maps is None else maps.numpy(), novelty
+        return Output(
+            probabilities.numpy(),
+            severity.numpy(),
+            encoded.contrast,
+            None if maps is None else maps.numpy(),
+            novelty,
+            seen_by_head(self.network, features).float().cpu().numpy() if attributed else None,
         )
+
+    def _attribution(self, output: Output, record: ClinicalRecord, slices: Sequence[int]) -> Attribution | None:
+        """What each known clinical value did; None where none is known."""
+        card = self.bundle.card
+        values, known = prepare_clinical([record], card)
+        if output.seen is None or not known.any():
+            return None
+        study = volume_scores(output.scores(), card, slices)
+        seen = torch.from_numpy(output.seen[study.run])
+        found = attribute(self.network, seen, values[0], known[0], card.calibration, study.probabilities)
+        if not (np.isfinite(found.unknown).all() and np.isfinite(found.added).all()):
+            raise self._not_a_number()
+        return found
+
+    def _not_a_number(self) -> BundleError:
+        return BundleError(f"{self.bundle.folder}: the model gave a result that is not a number. Use another model.")
 
     def _assemble(
         self,
         image: MedicalImage,
         record: ClinicalRecord,
         prepared: NetworkInput,
-        parts: list[_Output],
+        output: Output,
+        attribution: Attribution | None,
         seconds: float,
     ) -> Prediction:
-        output = _Output.join(parts)
         maps = None if output.maps is None else self._heat_maps(image, prepared, output.maps)
         card = self.bundle.card
         provenance = Provenance(
@@ -231,8 +319,9 @@ class Predictor:
             seconds={"prediction": round(seconds, 4)},
             notes=list(self._notes),
         )
-        scores = Scores(output.probabilities, output.severity, bool(output.contrast.any()), output.novelty)
-        return assemble(image, record, card, self.settings, scores, prepared.slices, maps, provenance)
+        return assemble(
+            image, record, card, self.settings, output.scores(), prepared.slices, maps, provenance, attribution
+        )
 
     def _heat_maps(self, image: MedicalImage, prepared: NetworkInput, maps: np.ndarray) -> HeatMaps:
         """From (sample, finding, *spatial) to maps that know their way back to the image."""
@@ -256,33 +345,30 @@ class Predictor:
         )
 
 
-@dataclass(frozen=True)
-class _Output:
-    """Scores and maps of a batch of samples, one a row; None where they were not asked for or cannot be had."""
+class _Steps:
+    """Tells of the slices that were looked at, and stops between batches of them; silent for a whole volume."""
 
-    probabilities: np.ndarray
-    severity: np.ndarray
-    contrast: np.ndarray
-    maps: np.ndarray | None
-    novelty: np.ndarray | None
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._done, self._total = progress, 0, total
+        self._report()
 
-    def split(self) -> list[_Output]:
-        """One output a sample."""
-        return [
-            _Output(*(None if part is None else part[i : i + 1] for part in self._parts()))  # type: ignore[arg-type]
-            for i in range(len(self.probabilities))
-        ]
+    def before(self) -> None:
+        """Of a batch.
 
-    @staticmethod
-    def join(outputs: Sequence[_Output]) -> _Output:
-        """The samples of all outputs in one."""
-        if len(outputs) == 1:
-            return outputs[0]
-        columns = zip(*(output._parts() for output in outputs), strict=True)
-        return _Output(*(None if column[0] is None else np.concatenate(column) for column in columns))  # type: ignore[arg-type]
+        Raises:
+            CancelledError: The user wants no more.
+        """
+        if self._total and self._progress.cancelled():
+            raise CancelledError(f"Cancelled after {self._done} of {self._total} slices.")
 
-    def _parts(self) -> tuple[np.ndarray | None, ...]:
-        return self.probabilities, self.severity, self.contrast, self.maps, self.novelty
+    def after(self, count: int) -> None:
+        """Of a batch of `count` slices."""
+        self._done += count
+        self._report()
+
+    def _report(self) -> None:
+        if self._total:
+            self._progress.report("slices", self._done, self._total)
 
 
 @lru_cache(maxsize=1)

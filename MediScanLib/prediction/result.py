@@ -100,6 +100,23 @@ class HeatMapSummary(_Part):
     file: str | None = None
 
 
+class ClinicalContribution(_Part):
+    """What the clinical values did to one finding.
+
+    The log-odds log(p / (1 - p)) of its probability p are `unknown` plus all of `fields`.
+
+    Attributes:
+        finding: Label.
+        unknown: Log-odds of this image with every clinical value unknown.
+        fields: Log-odds that each used value adds, against not knowing it: its Shapley value, the mean over all orders
+            in which the values could have become known.
+    """
+
+    finding: str
+    unknown: float
+    fields: dict[str, float]
+
+
 class ClinicalUse(_Part):
     """Which clinical values the network saw.
 
@@ -108,12 +125,14 @@ class ClinicalUse(_Part):
         missing: Fields that were unknown.
         unlearned: Values that were given but not used, because no training study had such a value.
         prefilled: The part of `used` that came from the image header and not from the user.
+        contributions: What they did to each finding; empty where none was used.
     """
 
     used: dict[str, float | str]
     missing: list[str]
     unlearned: list[str] = []
     prefilled: list[str]
+    contributions: list[ClinicalContribution] = []
 
 
 class DeferralReason(_Part):

@@ -15,15 +15,15 @@ import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
-from .exchange import Request, describe_error, read_request, write_answer
+import numpy as np
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from .predictor import Predictor
-
-WARM_MODELS = 2
-"""Models that stay in memory, so that two can be compared."""
+from ..progress import Progress
+from .digest import pixels_digest
+from .exchange import Request, describe_error, has_pixels, read_request, write_answer
+from .warm import WarmModels
 
 
 class _Events:
@@ -52,22 +52,21 @@ class _RunProgress:
         return self._run in self._cancelled
 
 
-class _Models:
-    """Predictors by model, device and settings; the one that was not used for longest goes first."""
+class _Desk:
+    """Keeps the pixels of the last request, for the next one that is about the same image."""
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[str, str, str], Predictor] = {}
+        self._pixels: npt.NDArray[np.float32] | None = None
 
-    def get(self, request: Request) -> Predictor:
-        from .predictor import Predictor
-
-        key = request.model, request.device, request.settings.model_dump_json()
-        predictor = self._loaded.pop(key, None)
-        while len(self._loaded) >= WARM_MODELS:  # the old memory goes before the new comes
-            del self._loaded[next(iter(self._loaded))]
-        predictor = predictor or Predictor.load(request.model, request.device, request.settings)
-        self._loaded[key] = predictor
-        return predictor
+    def read(self, folder: Path, events: _Events, run: int) -> Request:
+        """The request in a folder; the parent is told which pixels are kept from now on."""
+        if not has_pixels(folder):
+            return read_request(folder, self._pixels)
+        self._pixels = None  # the old memory goes before the new comes
+        request = read_request(folder)
+        self._pixels = request.image.pixels
+        events.send(run=run, kept={"shape": request.image.shape, "digest": pixels_digest(self._pixels)})
+        return request
 
 
 def serve(lines: Iterable[str], stream: TextIO, folder: Path) -> None:
@@ -75,11 +74,11 @@ def serve(lines: Iterable[str], stream: TextIO, folder: Path) -> None:
 
     Args:
         lines: JSON objects: {"run": number, "folder": path} asks for a prediction, {"cancel": number} stops one.
-        stream: Where events go: {"ready": true}, then for each run {"run", "stage", "done", "total"} and at last
-            either {"run", "answered": true} or {"run", "error"}.
+        stream: Where events go: {"ready": true}, then for each run {"run", "kept"} where it brought pixels along,
+            {"run", "stage", "done", "total"} and at last either {"run", "answered": true} or {"run", "error"}.
         folder: Removed at the end.
     """
-    events, models = _Events(stream), _Models()
+    events, desk, models = _Events(stream), _Desk(), WarmModels()
     todo: queue.Queue[dict[str, Any]] = queue.Queue()
     cancelled: set[int] = set()
 
@@ -97,18 +96,19 @@ def serve(lines: Iterable[str], stream: TextIO, folder: Path) -> None:
     events.send(ready=True)
     while True:
         message = todo.get()
-        run = message["run"]
+        run, place = message["run"], Path(message["folder"])
         try:
-            progress = _RunProgress(events, run, cancelled)
-            request = read_request(Path(message["folder"]))
-            progress.report("loading the model", 0, 1)
-            predictor = models.get(request)
-            progress.report("loading the model", 1, 1)
-            prediction = predictor(request.image, request.record, slices=request.slices, progress=progress)
-            write_answer(prediction, Path(message["folder"]))
+            _answer(place, desk.read(place, events, run), models, _RunProgress(events, run, cancelled))
             events.send(run=run, answered=True)
         except Exception as error:  # every failure of a run is an answer; the process lives on
             events.send(run=run, error=describe_error(error))
+
+
+def _answer(folder: Path, request: Request, models: WarmModels, progress: Progress) -> None:
+    progress.report("loading the model", 0, 1)
+    predictor = models.get(request)
+    progress.report("loading the model", 1, 1)
+    write_answer(predictor(request.image, request.record, slices=request.slices, progress=progress), folder)
 
 
 def main() -> None:

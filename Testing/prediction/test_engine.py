@@ -23,7 +23,15 @@ from MediScanLib.errors import BundleError, CancelledError, EngineError, MediSca
 from MediScanLib.network.bundle import load_bundle
 from MediScanLib.prediction import engine as engines
 from MediScanLib.prediction.engine import InProcess, Run, Worker
-from MediScanLib.prediction.exchange import Request, describe_error, error_from, read_request, write_request
+from MediScanLib.prediction.exchange import (
+    Request,
+    describe_error,
+    error_from,
+    has_pixels,
+    read_request,
+    write_request,
+)
+from MediScanLib.prediction.predictor import Predictor
 from MediScanLib.prediction.result import Prediction
 from MediScanLib.progress import CallbackProgress
 from MediScanLib.study.image import MedicalImage
@@ -122,6 +130,17 @@ def test_other_errors_become_an_engine_error() -> None:
     assert "memory" in str(error_from(describe_error(MemoryError("17 GiB"))))
 
 
+def test_a_request_may_come_without_pixels(tmp_path) -> None:
+    image = image_of(2)
+    write_request(Request(image, model="name"), tmp_path, with_pixels=False)
+    assert not has_pixels(tmp_path)
+    got = read_request(tmp_path, image.pixels)
+    assert np.array_equal(got.image.pixels, image.pixels)
+    assert (got.image.window, got.image.prefill, got.model) == (image.window, image.prefill, "name")
+    with pytest.raises(EngineError, match="did not reach"):
+        read_request(tmp_path)
+
+
 # the same answer
 
 
@@ -164,6 +183,162 @@ def test_two_models_stay_warm(worker, tmp_path) -> None:
         assert worker.predict(Request(image_of(), model=model, device="cpu")).provenance.model == "mediscan-general"
     shutil.rmtree(copy)
     assert worker.predict(Request(image_of(), model=str(copy), device="cpu")).findings, "it is in memory"
+
+
+def test_two_models_stay_warm_in_this_process(monkeypatch, tmp_path) -> None:
+    load, loaded = Predictor.load, []
+
+    def counted(model, *rest):
+        loaded.append(model)
+        return load(model, *rest)
+
+    monkeypatch.setattr(Predictor, "load", counted)
+    folder = load_bundle("mediscan-general").folder
+    one, two, three = (str(shutil.copytree(folder, tmp_path / name)) for name in ("one", "two", "three"))
+    engine = InProcess()
+    for model in (one, two, one, three, one, two):
+        assert engine.predict(Request(image_of(), model=model, device="cpu")).findings
+    assert loaded == [one, two, three, two], "the one that was not used for longest goes first"
+    engine.close()
+    engine.predict(Request(image_of(), model=two, device="cpu"))
+    assert loaded[-2:] == [two, two], "closing lets go of all"
+
+
+# the same image again
+
+
+def handed_over(worker: Worker, request: Request) -> tuple[Prediction, bool]:
+    """What a worker says, and whether it wrote the pixels to the disk for that."""
+    run = worker.submit(request)
+    folder = worker._folder / f"run-{worker._number}"
+    wrote = has_pixels(folder)
+    return wait_for(run), wrote
+
+
+def what_is_said(request: Request) -> dict:
+    return {**InProcess().predict(request).to_dict(), "provenance": None}
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+def test_the_same_image_is_handed_over_once(slices) -> None:
+    image = image_of(slices)
+    with Worker() as worker:
+        first = Request(image, ClinicalRecord(crp_mg_per_l=80), device="cpu")
+        assert handed_over(worker, first)[1]
+        for record in (ClinicalRecord(temperature_c=40), ClinicalRecord(age_years=7)):
+            request = Request(image, record, device="cpu")
+            prediction, wrote = handed_over(worker, request)
+            assert not wrote
+            assert {**prediction.to_dict(), "provenance": None} == what_is_said(request)
+        other = Request(image_of(slices).with_pixels(image.pixels[:, ::-1]), device="cpu")
+        prediction, wrote = handed_over(worker, other)
+        assert wrote
+        assert {**prediction.to_dict(), "provenance": None} == what_is_said(other)
+        assert handed_over(worker, first)[1], "the child keeps one image"
+
+
+def test_the_header_may_change_and_the_pixels_stay(worker) -> None:
+    handed_over(worker, Request(image_of(), device="cpu"))
+    renamed = replace(image_of(), source="other.png", prefill={"age_years": 8.0}, spacing=(1.0, 0.7, 2.0))
+    prediction, wrote = handed_over(worker, Request(renamed, device="cpu"))
+    assert not wrote
+    assert (prediction.input, prediction.clinical.used) == ("other.png", {"age_years": 8.0})
+    assert {**prediction.to_dict(), "provenance": None} == what_is_said(Request(renamed, device="cpu"))
+
+
+def test_pixels_changed_under_the_image_are_handed_over_anew(worker) -> None:
+    pixels = np.array(image_of().pixels)
+    image = replace(image_of(), pixels=pixels)
+    before, _ = handed_over(worker, Request(image, device="cpu"))
+    pixels[:, 10:20] = 5
+    after, wrote = handed_over(worker, Request(image, device="cpu"))
+    assert wrote
+    assert after.probabilities != before.probabilities
+    assert {**after.to_dict(), "provenance": None} == what_is_said(Request(image, device="cpu"))
+
+
+def test_another_model_sees_the_image_that_is_kept(worker, tmp_path) -> None:
+    copy = shutil.copytree(load_bundle("mediscan-general").folder, tmp_path / "copy")
+    handed_over(worker, Request(image_of(), device="cpu"))
+    prediction, wrote = handed_over(worker, Request(image_of(), model=str(copy), device="cpu"))
+    assert not wrote
+    assert prediction.probabilities == InProcess().predict(Request(image_of(), device="cpu")).probabilities
+
+
+def test_a_failed_run_keeps_the_image(worker) -> None:
+    with pytest.raises(BundleError):
+        worker.predict(Request(image_of(2), model="nowhere", device="cpu"))
+    prediction, wrote = handed_over(worker, Request(image_of(2), device="cpu"))
+    assert not wrote
+    assert len(prediction.slices) == 2
+
+
+def test_pixels_that_did_not_arrive_are_handed_over_again(worker) -> None:
+    handed_over(worker, Request(image_of(), device="cpu"))
+    image = replace(image_of(2))
+    run = worker.submit(Request(image, device="cpu"))
+    damaged = worker._folder / f"run-{worker._number}" / "pixels.npy"
+    try:
+        damaged.write_bytes(b"no array")  # as if the disk had been full
+        wait_for(run)
+    except (EngineError, FileNotFoundError):
+        pass
+    for image in (image_of(), image_of(2)):
+        prediction, _ = handed_over(worker, Request(image, device="cpu"))
+        assert {**prediction.to_dict(), "provenance": None} == what_is_said(Request(image, device="cpu"))
+
+
+@pytest.mark.parametrize("how", ["killed", "closed", "cancelled"])
+def test_a_new_child_is_handed_the_image(how, monkeypatch) -> None:
+    request = Request(image_of(), ClinicalRecord(crp_mg_per_l=80), device="cpu")
+    with Worker() as worker:
+        handed_over(worker, request)
+        child = worker.process_id
+        assert child is not None
+        if how == "killed":
+            os.kill(child, signal.SIGKILL)
+            while worker.process_id is not None:
+                time.sleep(0.01)
+        elif how == "closed":
+            worker.close()
+        else:
+            monkeypatch.setattr(engines, "GRACE_SECONDS", 0.0)
+            run = worker.submit(replace(request, settings=InferenceConfig(max_batch_size=1)))  # loads the model again
+            run.cancel()
+            with pytest.raises(CancelledError):
+                wait_for(run)
+        prediction, wrote = handed_over(worker, request)
+        assert wrote
+        assert worker.process_id not in (None, child)
+        assert {**prediction.to_dict(), "provenance": None} == what_is_said(request)
+
+
+def test_a_child_that_dies_with_the_image_is_replaced() -> None:
+    request = Request(image_of(), device="cpu")
+    with Worker() as worker:
+        handed_over(worker, request)
+        run = worker.submit(request)
+        os.kill(worker.process_id, signal.SIGKILL)
+        with pytest.raises(EngineError):
+            wait_for(run)
+        prediction, wrote = handed_over(worker, request)
+        assert wrote
+        assert {**prediction.to_dict(), "provenance": None} == what_is_said(request)
+
+
+def test_a_cancelled_run_does_not_confuse_what_is_kept(worker) -> None:
+    one_by_one = InferenceConfig(max_batch_size=1)
+    volume = Request(image_of(300), device="cpu", settings=one_by_one)
+    run = worker.submit(volume)
+    while run.step.stage != "slices":
+        assert run.poll() is None
+    run.cancel()
+    with pytest.raises(CancelledError):
+        wait_for(run)
+    again = replace(volume, slices=(0, 299))
+    prediction, wrote = handed_over(worker, again)
+    assert not wrote
+    assert {**prediction.to_dict(), "provenance": None} == what_is_said(again)
 
 
 # what goes wrong
