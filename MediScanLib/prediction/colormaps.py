@@ -1,6 +1,8 @@
-"""Perceptually uniform color maps, safe for color-blind readers.
+"""Color maps that rise steadily in lightness, so that color-blind readers rank values as others do.
 
-Inferno and Viridis by Nathaniel Smith and Stefan van der Walt (2015), released under CC0; 33 stops of each, between
+Inferno and Viridis by Nathaniel Smith and Stefan van der Walt (2015), Cividis by Jamie Nunez, Christopher Anderton and
+Ryan Renslow (2018), all perceptually uniform and released under CC0. Hot iron is the palette that readers of nuclear
+medicine know (DICOM PS3.6, B.1.1): red rises first, then green, then blue. A few stops are kept of each, between
 which colors are interpolated linearly.
 """
 
@@ -22,6 +24,13 @@ _STOPS = {
         "26828e 23898e 21918c 1f988b 1fa088 22a785 28ae80 32b67a 3fbc73 4ec36b 5ec962 70cf57 84d44b 98d83e "
         "addc30 c2df23 d8e219 ece51b fde725"
     ),
+    "cividis": (
+        "00224e 002656 002a5f 002d68 003070 083370 163770 203a6f 273e6e 2e416d 34456c 3a486c 3f4c6c 444f6c "
+        "49536c 4e566c 535a6d 575d6d 5c616e 60646f 656870 696b71 6d6f72 727274 767676 7a7a78 7e7d78 838179 "
+        "888578 8d8878 928c78 969077 9b9476 a09875 a59c74 aaa073 afa471 b5a86f baac6d bfb06b c4b468 c9b965 "
+        "cfbd62 d4c15f dac65b dfca57 e5cf52 ead34c f0d846 f6dd3f fce236 fee838"
+    ),
+    "hot iron": "000000 800000 ff0000 ff8000 ffffff",
 }
 
 COLOR_MAPS = tuple(_STOPS)

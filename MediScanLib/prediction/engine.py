@@ -114,7 +114,7 @@ class Worker:
 
         Raises:
             UsageError: A run is under way.
-            EngineError: The child cannot be started.
+            EngineError: The child cannot be started, or the image cannot be handed to it.
         """
         if self.run is not None and not self.run.finished:
             raise UsageError("A prediction is being made already. Wait for it, or cancel it.")
@@ -123,11 +123,18 @@ class Worker:
         assert self._folder is not None
         self._number += 1
         folder = self._folder / f"run-{self._number}"
-        folder.mkdir()
         with_pixels = not self._child_keeps(request.image)
         if with_pixels:
             self._kept = None  # until the child says that it has read them
-        write_request(request, folder, with_pixels=with_pixels)
+        try:
+            folder.mkdir()
+            write_request(request, folder, with_pixels=with_pixels)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise EngineError(
+                f"{self._folder}: the image cannot be handed to the process that makes predictions "
+                f"({error.strerror or error}). Free some space on that disk and try again."
+            ) from error
         self.run = Run(self, self._number, folder)
         self._send({"run": self._number, "folder": str(folder)})
         return self.run
@@ -275,6 +282,11 @@ class Run:
             else:
                 try:
                     return read_answer(self._folder)
+                except (OSError, ValueError, KeyError, TypeError) as error:
+                    raise EngineError(
+                        f"The answer of the process that makes predictions cannot be read ({error}). Try again; if it "
+                        "happens again, look whether the disk is full."
+                    ) from error
                 finally:
                     self._end()
         if self._deadline is not None and (death or time.monotonic() >= self._deadline):

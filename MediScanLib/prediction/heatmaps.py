@@ -108,9 +108,14 @@ class HeatMaps:
         except (TypeError, KeyError) as error:
             raise ValueError(f"these are no heat maps ({error!r})") from error
 
-    def scale(self, label: str) -> float:
-        """Raw value of one finding that is drawn as 1.0."""
-        return self.scales[self.labels.index(label)]
+    def scale(self, label: str, *, common: bool = False) -> float:
+        """Raw value of one finding that is drawn as 1.0.
+
+        Args:
+            label: Finding.
+            common: The largest scale of all findings instead, so that their maps can be compared with each other.
+        """
+        return max(self.scales) if common else self.scales[self.labels.index(label)]
 
     def raw(self, label: str) -> FloatArray:
         """(slice, row, column) of one finding on the network's grid.
@@ -134,9 +139,24 @@ class HeatMaps:
         wanted = np.arange(self.shape[0]) if slice_index is None else np.asarray([slice_index])
         return self._sample(label, wanted, np.arange(self.shape[1]), np.arange(self.shape[2]))
 
-    def normalized(self, label: str, slice_index: int | None = None) -> FloatArray:
-        """As `on_image`, divided by `scale(label)` and cut at 1: what an overlay shows."""
-        return np.minimum(self.on_image(label, slice_index) / np.float32(self.scale(label)), 1.0)
+    def normalized(self, label: str, slice_index: int | None = None, *, common: bool = False) -> FloatArray:
+        """As `on_image`, divided by `scale(label, common=common)` and cut at 1: what an overlay shows."""
+        values = self.on_image(label, slice_index)
+        values /= np.float32(self.scale(label, common=common))
+        return np.minimum(values, np.float32(1.0), out=values)
+
+    def planes(self, label: str) -> FloatArray:
+        """One finding's raw map in each slice of the image, still coarse in the plane: (slices, map rows, columns).
+
+        Slices that were not looked at are zero.
+        """
+        raw = self.raw(label)
+        if isinstance(self.slices, AxisMap):
+            through = self.slices.weights(np.arange(self.shape[0], dtype=np.float64), raw.shape[0])
+            return np.tensordot(through, raw, axes=1)
+        planes = np.zeros((self.shape[0], *raw.shape[1:]), dtype=np.float32)
+        planes[list(self.slices)] = raw
+        return planes
 
     def peak(self, label: str) -> tuple[float, tuple[int, int, int]]:
         """Largest value inside the image and its (slice, row, column), without making the full map."""

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import slicer
 
 from ..errors import CancelledError, MediScanError
 
 TORCH_REQUIREMENT = ">=2.10"
+
+SIZES = {
+    "torch": "about 200 MB, with support for graphics processors up to 3 GB",
+    "monai": "about 2 MB",
+    "pydantic": "about 3 MB",
+    "pyyaml": "about 1 MB",
+    "safetensors": "about 1 MB",
+}
+"""What has to be downloaded for each package, by its name in lower case."""
 
 
 def installed(requirements: Path) -> bool:
@@ -36,39 +48,67 @@ def message(requirements: Path) -> str:
 
 
 def install(requirements: Path) -> None:
-    """Install what is missing after asking the user. In testing mode nothing is installed.
+    """Install what is missing, after one question that says what and how large. In testing mode nothing is installed.
 
-    PyTorch comes through the PyTorch extension, which chooses the build that fits the graphics processor.
+    PyTorch comes through the PyTorch extension, which chooses the build that fits the graphics processor. What was
+    installed before a failure or a restart stays; the next call goes on from there.
 
     Raises:
-        MediScanError: PyTorch is missing or too old and cannot be installed from here.
+        MediScanError: PyTorch is missing or too old and cannot be installed from here, or the installation failed.
         CancelledError: The user declined.
-        subprocess.CalledProcessError: The installation failed.
     """
     import slicer.packaging
 
     if slicer.app.testingEnabled() or installed(requirements):
         return
-    if not torch_is_right():
-        _install_torch()
+    needs_torch = not torch_is_right()
+    installer = _torch_installer() if needs_torch else None
+    if not slicer.util.confirmOkCancelDisplay(question(requirements), windowTitle="MediScan"):
+        raise CancelledError("The packages were not installed, so the image was not looked at.")
     try:
-        slicer.packaging.pip_ensure(slicer.packaging.load_requirements(requirements), requester="MediScan")
-    except RuntimeError as error:
-        raise CancelledError("The packages were not installed, so the image was not looked at.") from error
+        if installer is not None:
+            installer.installTorch(askConfirmation=False, torchVersionRequirement=TORCH_REQUIREMENT)
+        slicer.packaging.pip_ensure(
+            slicer.packaging.load_requirements(requirements), prompt_install=False, requester="MediScan"
+        )
+    except (subprocess.CalledProcessError, OSError) as error:
+        raise MediScanError(
+            f"The packages could not be installed ({error}). Check the connection, the proxy and the free disk space "
+            "and press Apply again: it goes on with what is still missing. Without a connection, see 'Without "
+            "internet' in the user guide."
+        ) from error
 
 
-def _install_torch() -> None:
+def question(requirements: Path) -> str:
+    """What will be installed, and how large it is."""
+    lines = [] if torch_is_right() else [f"PyTorch {TORCH_REQUIREMENT}: {SIZES['torch']}"]
+    lines += [f"{requirement}: {SIZES[_name(requirement)]}" for requirement in _missing(requirements)]
+    return (
+        "MediScan needs these Python packages, which will be downloaded from the internet and installed into "
+        "Slicer's Python:\n\n" + "\n".join(lines) + "\n\nInstall them now? It takes some minutes."
+    )
+
+
+def _missing(requirements: Path) -> list[str]:
+    import slicer.packaging
+
+    wanted = slicer.packaging.load_requirements(requirements)
+    return [str(requirement) for requirement in wanted if not slicer.packaging.pip_check(requirement)]
+
+
+def _name(requirement: str) -> str:
+    found = re.match(r"[A-Za-z0-9._-]+", requirement)
+    return found[0].lower() if found else requirement
+
+
+def _torch_installer() -> Any:
     if _torch_version():
         raise MediScanError(_torch_remedy())
     try:
         import PyTorchUtils  # type: ignore[import-not-found]
     except ModuleNotFoundError:
         raise MediScanError(_torch_remedy()) from None
-    torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(
-        askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT
-    )
-    if torch is None:
-        raise CancelledError("PyTorch was not installed, so the image was not looked at.")
+    return PyTorchUtils.PyTorchUtilsLogic()
 
 
 def _torch_remedy() -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vtkmodules.vtkCommonCore import VTK_ENCODING_UTF_8, vtkDoubleArray, vtkStringArray
 
-from .nodes import Node, Scene, ensure_node, find_node, remove_with_belongings
-from .overlay import remove_overlay
+from .nodes import Node, Scene, ensure_node, find_node, remove_with_belongings, slots_of
+from .overlay import HEAT_MAP, remove_overlay
+from .slice_plot import remove_plot
 from .stored_maps import HEAT_MAPS
+from .stored_review import REVIEW
 
 if TYPE_CHECKING:
     from ..prediction.result import Prediction
@@ -21,16 +24,16 @@ SUMMARY = "MediScan.Summary."
 DIGITS = 4
 
 
-def show_findings(scene: Scene, prediction: Prediction, reference: Node) -> Node:
+def show_findings(scene: Scene, prediction: Prediction, reference: Node, slot: str = "") -> Node:
     """Fill the image's table of findings, most probable first.
 
     Columns: finding, probability, threshold, decision. Severity and certainty are not findings; they are in
     attributes of the node (`shown_summary`) and in the JSON.
 
     Returns:
-        vtkMRMLTableNode, locked against editing, one an image.
+        vtkMRMLTableNode, locked against editing, one an image and slot.
     """
-    node = ensure_node(scene, "vtkMRMLTableNode", FINDINGS, reference)
+    node = ensure_node(scene, "vtkMRMLTableNode", FINDINGS, reference, slot)
     was_modified = node.StartModify()
     node.SetLocked(False)
     node.RemoveAllColumns()
@@ -47,14 +50,19 @@ def show_findings(scene: Scene, prediction: Prediction, reference: Node) -> Node
     return node
 
 
-def find_findings(scene: Scene, reference: Node) -> Node | None:
+def find_findings(scene: Scene, reference: Node, slot: str = "") -> Node | None:
     """The image's table of findings, None if there is none."""
-    return find_node(scene, "vtkMRMLTableNode", FINDINGS, reference)
+    return find_node(scene, "vtkMRMLTableNode", FINDINGS, reference, slot)
 
 
-def shown_summary(scene: Scene, reference: Node) -> dict[str, str]:
+def slots_with_results(scene: Scene, reference: Node) -> tuple[str, ...]:
+    """Slots of the image's predictions, "" for the first: what there is to compare."""
+    return slots_of(scene, "vtkMRMLTableNode", FINDINGS, reference)
+
+
+def shown_summary(scene: Scene, reference: Node, slot: str = "") -> dict[str, str]:
     """What `summary_lines` said when the image's table was filled; empty texts where there is no table."""
-    table = find_findings(scene, reference)
+    table = find_findings(scene, reference, slot)
     return {name: (table.GetAttribute(SUMMARY + name) or "") if table is not None else "" for name in SUMMARY_NAMES}
 
 
@@ -84,18 +92,18 @@ def summary_lines(prediction: Prediction) -> dict[str, str]:
     }
 
 
-def store_prediction(scene: Scene, prediction: Prediction, reference: Node) -> Node:
+def store_prediction(scene: Scene, prediction: Prediction, reference: Node, slot: str = "") -> Node:
     """Keep the prediction's JSON in a text node beside the image.
 
     Returns:
-        vtkMRMLTextNode, one an image.
+        vtkMRMLTextNode, one an image and slot.
     """
-    node = ensure_node(scene, "vtkMRMLTextNode", PREDICTION, reference)
+    node = ensure_node(scene, "vtkMRMLTextNode", PREDICTION, reference, slot)
     node.SetText(prediction.to_json(indent=1), VTK_ENCODING_UTF_8)
     return node
 
 
-def stored_prediction(scene: Scene, reference: Node) -> Prediction | None:
+def stored_prediction(scene: Scene, reference: Node, slot: str = "") -> Prediction | None:
     """The prediction that is kept for an image, without its heat maps; None if there is none.
 
     Raises:
@@ -103,18 +111,34 @@ def stored_prediction(scene: Scene, reference: Node) -> Prediction | None:
     """
     from ..prediction.result import Prediction
 
-    node = find_node(scene, "vtkMRMLTextNode", PREDICTION, reference)
+    node = find_node(scene, "vtkMRMLTextNode", PREDICTION, reference, slot)
     return Prediction.from_json(node.GetText()) if node is not None and node.GetText() else None
 
 
+def stored_fields(scene: Scene, reference: Node, slot: str = "") -> dict[str, Any] | None:
+    """The prediction that is kept for an image as its JSON's plain values; None if there is none that can be read.
+
+    Unlike `stored_prediction` this needs no package, so that a saved scene can be shown before any is installed.
+    """
+    node = find_node(scene, "vtkMRMLTextNode", PREDICTION, reference, slot)
+    try:
+        fields = json.loads(node.GetText()) if node is not None else None
+    except (TypeError, ValueError):  # changed by hand, or cut
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
 def remove_results(scene: Scene, reference: Node) -> None:
-    """Remove everything that MediScan added for an image: overlay, table, prediction and heat maps."""
-    remove_overlay(scene, reference)
-    roles = {FINDINGS: "vtkMRMLTableNode", PREDICTION: "vtkMRMLTextNode", HEAT_MAPS: "vtkMRMLTextNode"}
-    for role, class_name in roles.items():
-        node = find_node(scene, class_name, role, reference)
-        if node is not None:
-            remove_with_belongings(scene, node)
+    """Remove all that MediScan added for an image, in every slot: overlays, plots, tables, predictions, heat maps."""
+    for slot in slots_of(scene, "vtkMRMLScalarVolumeNode", HEAT_MAP, reference):
+        remove_overlay(scene, reference, slot)
+    remove_plot(scene, reference)
+    texts = dict.fromkeys((PREDICTION, HEAT_MAPS, REVIEW), "vtkMRMLTextNode")
+    for role, class_name in {FINDINGS: "vtkMRMLTableNode", **texts}.items():
+        for slot in slots_of(scene, class_name, role, reference):
+            node = find_node(scene, class_name, role, reference, slot)
+            if node is not None:
+                remove_with_belongings(scene, node)
 
 
 def _texts(name: str, values: Sequence[str]) -> Node:

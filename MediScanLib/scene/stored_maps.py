@@ -11,21 +11,21 @@ from .nodes import Node, Scene, ensure_node, find_node
 HEAT_MAPS = "heat maps"
 
 
-def store_maps(scene: Scene, maps: HeatMaps, reference: Node) -> Node:
+def store_maps(scene: Scene, maps: HeatMaps, reference: Node, slot: str = "") -> Node:
     """Keep heat maps in a text node beside the image.
 
     Returns:
-        vtkMRMLTextNode, one an image, hidden from the lists of nodes since it is not for reading.
+        vtkMRMLTextNode, one an image and slot, hidden from the lists of nodes since it is not for reading.
     """
-    node = ensure_node(scene, "vtkMRMLTextNode", HEAT_MAPS, reference)
+    node = ensure_node(scene, "vtkMRMLTextNode", HEAT_MAPS, reference, slot)
     node.SetHideFromEditors(True)
     node.SetText(maps.to_json())
     return node
 
 
-def stored_maps(scene: Scene, reference: Node) -> HeatMaps | None:
+def stored_maps(scene: Scene, reference: Node, slot: str = "") -> HeatMaps | None:
     """The heat maps that are kept for an image; None if there are none, or none that can be read."""
-    node = find_node(scene, "vtkMRMLTextNode", HEAT_MAPS, reference)
+    node = find_node(scene, "vtkMRMLTextNode", HEAT_MAPS, reference, slot)
     if node is None or not node.GetText():
         return None
     try:

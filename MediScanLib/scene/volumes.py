@@ -66,7 +66,7 @@ def image_from_volume(node: Node) -> MedicalImage:
     extent = node.GetImageData().GetExtent()
     affine[:3, 3] += affine[:3, :3] @ extent[0::2]
     spacing, origin, direction = split_affine(affine, name)
-    has_lengths = facts.pop("has_spacing", True) and not _is_picture(node)
+    has_lengths = facts.pop("has_spacing", True) and not is_picture(node)
     return MedicalImage(
         pixels=pixels,
         spacing=spacing if has_lengths else None,  # type: ignore[arg-type]  # tuples of three by construction
@@ -178,7 +178,8 @@ def _gray(voxels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], bool]:
     return to_gray(channels)
 
 
-def _is_picture(node: Node) -> bool:
+def is_picture(node: Node) -> bool:
+    """True where the volume came from a file in a format that carries no length."""
     storage = node.GetStorageNode()
     file_name = storage.GetFileName() if storage is not None else None
     return file_name is not None and PurePath(file_name).suffix.lower() in PICTURE_SUFFIXES

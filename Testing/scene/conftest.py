@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from trame_slicer.core import SlicerApp
 from trame_slicer.views import DirectViewFactory, ViewLayoutDefinition, ViewProps, ViewType
+from trame_slicer.views.render_scheduler import NoScheduleRendering
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 from vtkmodules.vtkRenderingCore import vtkWindowToImageFilter
@@ -74,6 +75,7 @@ def make_view(app):
                 singleton_tag=name, view_type=ViewType.SLICE_VIEW, properties=ViewProps(orientation=orientation)
             )
         )
+        view.set_scheduled_render(NoScheduleRendering())  # else each change of a node draws all views anew
         view.interactor().UpdateSize(*size)
         made.append(view)
         return View(view)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import slicer
+import slicer.util
+from packaging.requirements import Requirement
 
 from MediScanLib.errors import CancelledError, MediScanError
 from MediScanLib.scene import packages
 
+ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = Path("requirements.txt")
 
 
@@ -20,6 +24,7 @@ class Slicer:
 
     def __init__(self, monkeypatch, *, present=(), torch=None, extension=True, agree=True, testing=False):
         self.present, self.agree, self.calls = set(present), agree, []
+        self.asked, self.failure = [], None
         self.torch = torch
         packaging = ModuleType("slicer.packaging")
         packaging.load_requirements = lambda path: ["monai"]
@@ -27,6 +32,7 @@ class Slicer:
         packaging.pip_ensure = self.pip_ensure
         monkeypatch.setitem(sys.modules, "slicer.packaging", packaging)
         monkeypatch.setattr(slicer, "packaging", packaging, raising=False)
+        monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", self.confirm)
         monkeypatch.setattr(slicer, "app", SimpleNamespace(testingEnabled=lambda: testing), raising=False)
         modules = SimpleNamespace(pytorchutils=object()) if extension else SimpleNamespace()
         monkeypatch.setattr(slicer, "modules", modules, raising=False)
@@ -39,22 +45,29 @@ class Slicer:
             monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
 
     def pip_check(self, requirement):
-        if isinstance(requirement, str):
-            assert requirement == "torch>=2.10"
+        if requirement == "torch>=2.10":
             return self.torch == "2.15"
+        if isinstance(requirement, str):
+            return requirement in self.present
         return set(requirement) <= self.present
 
-    def pip_ensure(self, requirements, requester):
+    def confirm(self, text, windowTitle=None):  # noqa: N803 - Slicer's names
+        self.asked.append(text)
+        return self.agree
+
+    def pip_ensure(self, requirements, prompt_install, requester):
+        assert self.asked, "nothing may be installed without asking"
+        assert not prompt_install, "one question is enough"
+        if self.failure:
+            raise self.failure
         self.calls.append((tuple(requirements), requester))
-        if not self.agree:
-            raise RuntimeError("User declined package installation")
+        self.present |= set(requirements)
 
     def install_torch(self, askConfirmation, torchVersionRequirement):  # noqa: N803 - the extension's names
-        assert askConfirmation, "nothing may be installed without asking"
+        assert self.asked, "nothing may be installed without asking"
+        assert not askConfirmation, "one question is enough"
         assert torchVersionRequirement == ">=2.10"
         self.calls.append("torch")
-        if not self.agree:
-            return None
         self.torch = "2.15"
         return object()
 
@@ -73,6 +86,28 @@ def test_torch_comes_first(monkeypatch):
     assert "asks first" in packages.message(REQUIREMENTS)
     packages.install(REQUIREMENTS)
     assert application.calls == ["torch", (("monai",), "MediScan")]
+    (text,) = application.asked
+    assert "PyTorch >=2.10: about 200 MB" in text
+    assert "monai: about 2 MB" in text
+
+
+def test_every_package_has_a_size():
+    lines = (ROOT / "MediScan/Resources/requirements.txt").read_text(encoding="utf-8").splitlines()
+    names = {Requirement(line).name.lower() for line in lines if line and not line.startswith("#")}
+    assert set(packages.SIZES) == names | {"torch"}
+
+
+@pytest.mark.parametrize("failure", [subprocess.CalledProcessError(1, "pip"), OSError(28, "No space left on device")])
+def test_a_failure_is_told_and_the_next_time_goes_on(monkeypatch, failure):
+    application = Slicer(monkeypatch)
+    application.failure = failure
+    with pytest.raises(MediScanError, match="press Apply again"):
+        packages.install(REQUIREMENTS)
+    assert application.calls == ["torch"]
+    application.failure = None
+    packages.install(REQUIREMENTS)
+    assert application.calls == ["torch", (("monai",), "MediScan")]
+    assert "PyTorch" not in application.asked[1], "only what is still missing is asked for"
 
 
 @pytest.mark.parametrize("torch", [None, "2.15"])
@@ -80,7 +115,8 @@ def test_declined(monkeypatch, torch):
     application = Slicer(monkeypatch, torch=torch, agree=False)
     with pytest.raises(CancelledError):
         packages.install(REQUIREMENTS)
-    assert len(application.calls) == 1
+    assert application.calls == []
+    assert len(application.asked) == 1
 
 
 def test_without_the_pytorch_extension(monkeypatch):

@@ -68,7 +68,7 @@ def check(scene, view, node, maps, index, file, *, jump=True):
     target = world_ras(node, index)
     if jump:
         view.look_at(target)
-    overlay = show_overlay(scene, maps, maps.labels[0], node, opacity=0.5)
+    overlay = show_overlay(scene, maps, maps.labels[0], node)
     view.fit()
     if jump:
         view.look_at(target)

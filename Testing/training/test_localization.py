@@ -1,4 +1,4 @@
-"""Scores of heat maps on marks whose answer is known by hand."""
+"""Heat maps scored on readers' marks: which images, at which threshold, beside a blob and a second reader."""
 
 from __future__ import annotations
 
@@ -18,59 +18,14 @@ from MediScanLib.training.evaluating.localization import (
     THRESHOLDS,
     Localized,
     best_threshold,
-    centered_blob,
     localize,
-    overlap,
-    pointing,
     readers_agreement,
-    relevance_mass,
     summarize_localization,
     wanted_regions,
 )
 from MediScanLib.training.evaluating.randomization import parameter_randomization
 from MediScanLib.training.regions import NO_COPY, Region, read_boxes, read_lesions
 from toys import make_predictor
-
-
-def box(shape, rows, columns):
-    marked = np.zeros(shape, bool)
-    marked[rows, columns] = True
-    return marked
-
-
-MARKED = box((40, 60), slice(10, 20), slice(30, 50))
-
-
-def test_a_map_exactly_on_the_box_is_perfect():
-    heat = MARKED.astype(np.float32)
-    assert pointing(heat, MARKED) == overlap(heat, MARKED, 0.5) == relevance_mass(heat, MARKED) == 1
-
-
-def test_a_map_beside_the_box_is_nothing():
-    heat = np.roll(MARKED, 10, axis=0).astype(np.float32)
-    assert pointing(heat, MARKED) == overlap(heat, MARKED, 0.5) == relevance_mass(heat, MARKED) == 0
-
-
-def test_half_covered():
-    heat = np.roll(MARKED, 10, axis=1).astype(np.float32)
-    assert overlap(heat, MARKED, 0.5) == pytest.approx(100 / 300)
-    assert relevance_mass(heat, MARKED) == pytest.approx(0.5)
-
-
-def test_an_empty_map_points_nowhere():
-    heat = np.zeros((4, 4), np.float32)
-    everything = np.ones((4, 4), bool)
-    assert pointing(heat, everything) == overlap(heat, everything, 0.5) == relevance_mass(heat, everything) == 0
-
-
-def test_an_even_map_has_the_mass_of_the_area():
-    assert relevance_mass(np.ones(MARKED.shape, np.float32), MARKED) == pytest.approx(MARKED.mean())
-
-
-def test_the_blob_sits_in_the_middle():
-    blob = centered_blob((41, 61))
-    assert np.unravel_index(blob.argmax(), blob.shape) == (20, 30)
-    assert np.allclose(blob, blob[::-1, ::-1])
 
 
 def region(tmp_path, split="val", boxes=None, name="a.png", label="pneumonia"):

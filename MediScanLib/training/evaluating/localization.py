@@ -1,8 +1,6 @@
 """Whether heat maps lie where readers saw the lesion, beside a blob in the center and beside a second reader.
 
-Pointing game (Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016), without its tolerance;
-intersection over union at a threshold tuned on val; relevance mass (Arras et al., "CLEVR-XAI", 2022), the share of the
-whole map inside the marks.
+The scores are those of `prediction.localization`; the threshold of the overlap is tuned on val.
 """
 
 from __future__ import annotations
@@ -17,21 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import DataError
+from ...prediction.localization import BoolArray, HeatArray, centered_blob, overlap, pointing, relevance_mass
 from ...prediction.predictor import Predictor
 from ...progress import Progress, SilentProgress, tracked
 from ...study.reading import read_image
-from ..regions import NO_COPY, BoolArray, Region
+from ..regions import NO_COPY, Region
 from .bootstrap import RESAMPLES, Figure, IntArray, intervals
-
-HeatArray = npt.NDArray[np.float32]
 
 MODEL, BLOB = "model", "centered blob"
 POINTING, OVERLAP, MASS = "pointing game", "IoU", "relevance mass"
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Candidates, as fractions of a map's own peak."""
-
-BLOB_SIGMA = 0.25
-"""Standard deviation of the blob as a fraction of rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -78,31 +72,6 @@ class Localization:
     figures: Mapping[str, Figure]
 
 
-def pointing(heat: HeatArray, marked: BoolArray) -> float:
-    """1.0 where the hottest place is marked; an empty map points nowhere."""
-    return float(heat.max() > 0 and marked[np.unravel_index(int(heat.argmax()), heat.shape)])
-
-
-def overlap(heat: HeatArray, marked: BoolArray, threshold: float) -> float:
-    """Intersection over union of the marks with the map above this fraction of its peak; 0 for an empty map."""
-    if not heat.max() > 0:
-        return 0.0
-    hot = heat >= threshold * heat.max()
-    return float((hot & marked).sum() / (hot | marked).sum())
-
-
-def relevance_mass(heat: HeatArray, marked: BoolArray) -> float:
-    """Share of the map inside the marks; 0 for an empty map."""
-    total = float(heat.sum(dtype=np.float64))
-    return float(heat[marked].sum(dtype=np.float64)) / total if total > 0 else 0.0
-
-
-def centered_blob(shape: tuple[int, int]) -> HeatArray:
-    """A Gaussian in the middle of the image, which has seen nothing."""
-    rows, columns = (((np.arange(size) + 0.5) / size - 0.5) / BLOB_SIGMA for size in shape)
-    return np.exp(-0.5 * (rows[:, None] ** 2 + columns[None] ** 2)).astype(np.float32)
-
-
 def wanted_regions(regions: Iterable[Region], split: str) -> list[Region]:
     """Regions to score: those of the split, those of val for the threshold, never those of train.
 
@@ -142,10 +111,16 @@ def localize(predictor: Predictor, regions: Sequence[Region], progress: Progress
                 area=float(marked.mean()),
                 pointing={rater: pointing(heat, marked) for rater, heat in heats.items()},
                 mass={rater: relevance_mass(heat, marked) for rater, heat in heats.items()},
-                overlap={rater: tuple(overlap(h, marked, t) for t in THRESHOLDS) for rater, h in heats.items()},
+                overlap={rater: _overlaps(heat, marked) for rater, heat in heats.items()},
             )
         )
     return found
+
+
+def _overlaps(heat: HeatArray, marked: BoolArray) -> tuple[float, ...]:
+    """IoU at each of THRESHOLDS."""
+    peak = heat.max()
+    return tuple(overlap(heat, marked, threshold * peak) for threshold in THRESHOLDS)
 
 
 def summarize_localization(
