@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := .ci/constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: demo test lint bench bench-medmnist model lock clean
+.PHONY: demo test lint pictures bench bench-medmnist model lock clean
 
 demo: $(VENV)/installed-base
 	$(BIN)/mediscan demo --output $(OUTPUT)
@@ -24,6 +24,11 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Pictures of the panel and of the slice views in the documents; those of real studies stay in Testing/output.
+pictures: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet Testing/panel Testing/scene -k "picture or pictures or styles"
+	cp Testing/output/docs/*.png Resources/Screenshots/
 
 bench: $(VENV)/installed-test
 	mkdir -p Testing/output

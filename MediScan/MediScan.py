@@ -1,14 +1,13 @@
 """MediScan in 3D Slicer: reads an image with what is known of the patient and shows what it sees, and where."""
 
 import importlib.util
-import json
 import logging
 import shutil
 import sys
-import time
 import unittest
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
@@ -16,7 +15,6 @@ import vtk
 from slicer import vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -28,25 +26,42 @@ from slicer.util import VTKObservationMixin
 # Installed, MediScanLib lies beside this file; in a source checkout it lies beside the folder of this file.
 _HERE = Path(__file__).resolve().parent
 _LIBRARY = next(folder for folder in (_HERE, _HERE.parent) if (folder / "MediScanLib" / "__init__.py").is_file())
-if str(_LIBRARY) not in sys.path:
-    sys.path.insert(0, str(_LIBRARY))
+for _folder in (_LIBRARY, _HERE):
+    if str(_folder) not in sys.path:
+        sys.path.insert(0, str(_folder))
 
-from MediScanLib.errors import CancelledError, MediScanError  # noqa: E402 - found only once the path is set
+from MediScanLib.errors import MediScanError  # noqa: E402 - found only once the path is set
 from MediScanLib.study.fields import FIELDS  # noqa: E402
 from MediScanLib.study.values import parse_field  # noqa: E402
+from MediScanPanel.CompareSection import CompareSection  # noqa: E402
+from MediScanPanel.ExportSection import ExportSection  # noqa: E402
+from MediScanPanel.FindingsSection import FindingsSection  # noqa: E402
+from MediScanPanel.HeatMapSection import HeatMapSection  # noqa: E402
+from MediScanPanel.ParameterNode import DEFAULT_MODEL, MediScanParameterNode  # noqa: E402
+from MediScanPanel.PatientSection import PatientSection  # noqa: E402
+from MediScanPanel.ReviewSection import ReviewSection  # noqa: E402
+from MediScanPanel.Runner import Runner  # noqa: E402
+from MediScanPanel.RunSection import RunSection  # noqa: E402
+from MediScanPanel.SampleImages import loadPhantom, registerSampleData  # noqa: E402
+from MediScanPanel.StudySection import StudySection  # noqa: E402
+from MediScanPanel.WhatIfSection import WhatIfSection  # noqa: E402
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from MediScanLib.network.bundle import Bundle
     from MediScanLib.prediction.engine import Run
     from MediScanLib.prediction.exchange import Request
     from MediScanLib.prediction.result import Prediction
     from MediScanLib.progress import Progress
     from MediScanLib.scene.session import Results
+    from MediScanLib.scene.style import Style
+    from MediScanLib.study.image import MedicalImage
     from MediScanLib.study.record import ClinicalRecord
 
-DEFAULT_MODEL = "mediscan-general"
-POLL_MILLISECONDS = 50
 NEEDED_PACKAGES = ("pydantic", "safetensors", "torch", "monai")
 REQUIREMENTS = _HERE / "Resources" / "requirements.txt"
+WELCOMED = "MediScan/NoticeUnderstood"
 
 
 class MediScan(ScriptedLoadableModule):
@@ -72,83 +87,18 @@ licenses, is stated in the card of each model.
         slicer.app.connect("startupCompleted()", registerSampleData)
 
 
-def registerSampleData() -> None:
-    """Add a phantom, which needs no download, and a few public radiographs to the Sample Data module."""
-    import SampleData
-
-    category = "MediScan"
-    SampleData.SampleDataLogic.registerCustomSampleDataCategory(category, title=_("MediScan"))
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category=category,
-        sampleName="MediScanPhantom",
-        uris="phantom",  # made by code; the name stands where others have an address
-        fileNames="MediScanPhantom.nrrd",
-        nodeNames="MediScanPhantom",
-        thumbnailFileName=str(_HERE / "Resources" / "Icons" / "MediScan.png"),
-        customDownloader=loadPhantom,
-    )
-    for sample in json.loads((_HERE / "Resources" / "SampleData" / "samples.json").read_text(encoding="utf-8")):
-        SampleData.SampleDataLogic.registerCustomSampleDataSource(
-            category=category,
-            sampleName=f"{sample['name']} ({sample['credit']}, {sample['license']})",
-            uris=sample["url"],
-            fileNames=sample["file"],
-            nodeNames=sample["name"],
-            checksums=f"SHA256:{sample['sha256']}",
-            loadFileType="VolumeFile",
-            # The names hold numbers, which would make the reader look for more slices beside the file.
-            loadFileProperties={"singleFile": True},
-        )
-
-
-def loadPhantom(source: object = None) -> vtkMRMLScalarVolumeNode:
-    """Make a phantom chest radiograph, show it and return its volume node; `source` is what Sample Data passes."""
-    from MediScanLib.scene.volumes import volume_from_image
-    from MediScanLib.study.phantom import make_phantom
-
-    node = volume_from_image(slicer.mrmlScene, make_phantom(), slicer.mrmlScene.GenerateUniqueName("MediScanPhantom"))
-    slicer.util.setSliceViewerLayers(background=node, fit=True)
-    return node
-
-
-@parameterNodeWrapper
-class MediScanParameterNode:
-    """What the user has chosen. Clinical values are text as typed, empty or "unknown" where not known."""
-
-    inputVolume: vtkMRMLScalarVolumeNode
-    modelName: str = DEFAULT_MODEL
-    device: Annotated[str, Choice(["auto", "cpu", "cuda", "mps"])] = "auto"
-    age_years: str = ""
-    sex: Annotated[str, Choice(["unknown", "F", "M"])] = "unknown"
-    temperature_c: str = ""
-    heart_rate_per_min: str = ""
-    respiratory_rate_per_min: str = ""
-    spo2_percent: str = ""
-    leukocytes_1e9_per_l: str = ""
-    neutrophils_1e9_per_l: str = ""
-    lymphocytes_1e9_per_l: str = ""
-    crp_mg_per_l: str = ""
-    finding: str = ""
-    showHeatMap: bool = True
-    opacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
-    threshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.25
-
-
 class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel: widgets and wiring only."""
+    """The panel: its sections, and what keeps them in step with the scene."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
-        self._parameterNode = None
-        self._parameterNodeGuiTag = None
+        self.node: MediScanParameterNode | None = None
+        self.defaultModel = DEFAULT_MODEL
+        self._nodeGuiTag = None
         self._shownVolumeID = ""
-        self._shownStyle = None
-        self._dependencyMessage = ""
-        self._run = None
-        self._runVolumeID = ""
-        self._runStarted = 0.0
+        self._sections: list[Any] = []
 
     def setup(self) -> None:
         """Called when the user opens the module the first time."""
@@ -158,45 +108,65 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = MediScanLogic()
+        self.runner = Runner(self.logic, self._onRunnerChanged)
+        self.study = StudySection(self)
+        self.patient = PatientSection(self)
+        self.run = RunSection(self)
+        self.findings = FindingsSection(self)
+        self.heatMap = HeatMapSection(self)
+        self.compare = CompareSection(self)
+        self.whatIf = WhatIfSection(self)
+        self.review = ReviewSection(self)
+        self.export = ExportSection(self)
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
-        self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
-        self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChanged)
-        self.ui.findingComboBox.connect("currentIndexChanged(int)", self.onFindingChanged)
-        self._timer = qt.QTimer()
-        self._timer.interval = POLL_MILLISECONDS
-        self._timer.connect("timeout()", self._pollRun)
-        self._fillModels()
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
+        self.ui.welcomeFrame.visible = not slicer.util.settingsValue(WELCOMED, False, converter=slicer.util.toBool)
+        self.ui.welcomeButton.connect("clicked(bool)", self.onWelcomed)
+        self.study.fillModels()
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
         """Called when the application closes and the module widget is destroyed."""
-        self._dropRun()
-        self.setParameterNode(None)
+        if self.logic is not None:  # the panel may be closed before it was ever opened
+            self.setParameterNode(None)
+            self.runner.drop()
+            for section in (self.run, self.compare, self.whatIf):
+                section.cleanup()
+            self.heatMap.exit()
         self.removeObservers()
 
     def enter(self) -> None:
         """Called each time the user opens this module."""
-        self._fillModels()
+        self.study.fillModels()
         self.initializeParameterNode()
+        self.heatMap.enter()
 
     def exit(self) -> None:
         """Called each time the user opens a different module."""
+        self.heatMap.exit()
         self.setParameterNode(None)
 
     def onReload(self) -> None:
-        """Reload the library together with the module, for developers."""
-        for name in [name for name in sys.modules if name == "MediScanLib" or name.startswith("MediScanLib.")]:
-            del sys.modules[name]
+        """Reload the library and the sections together with the module, for developers."""
+        for name in list(sys.modules):
+            if name.split(".")[0] in ("MediScanLib", "MediScanPanel"):
+                del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
+
+    def onWelcomed(self) -> None:
+        """The notice was understood: it stays away; the foot of the panel keeps saying what matters."""
+        qt.QSettings().setValue(WELCOMED, True)
+        self.ui.welcomeFrame.visible = False
 
     def onSceneStartClose(self, caller: vtk.vtkObject, event: str) -> None:
         """Called just before the scene is closed."""
-        self._dropRun()
+        self.runner.drop()
+        self.logic.leaveComparison()
         self.setParameterNode(None)
-        self._showResults(None)
+        self._showVolume(None)
 
     def onSceneEndClose(self, caller: vtk.vtkObject, event: str) -> None:
         """Called just after the scene is closed."""
@@ -208,229 +178,74 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeRemoved(self, caller: vtk.vtkObject, event: str, removed: Any) -> None:
+        """What was made for an image goes with it."""
+        if removed is not None and removed.IsA("vtkMRMLVolumeNode") and not slicer.mrmlScene.IsClosing():
+            self.logic.removeResults(removed)
+
     def initializeParameterNode(self) -> None:
         """Ensure that the parameter node exists and is observed, and choose an image if none is chosen."""
         self.setParameterNode(self.logic.getParameterNode())
-        if not self._parameterNode.inputVolume:
+        if not self.node.inputVolume:
             volumeNode = self.logic.firstImage()
             if volumeNode:
-                self._parameterNode.inputVolume = volumeNode
+                self.node.inputVolume = volumeNode
 
     def setParameterNode(self, inputParameterNode: MediScanParameterNode | None) -> None:
         """Set and observe the parameter node, or let go of it."""
-        if self._parameterNode:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterNodeModified)
-        self._parameterNode = inputParameterNode
-        self._parameterNodeGuiTag = None
+        if self.node:
+            self.node.disconnectGui(self._nodeGuiTag)
+            self.removeObserver(self.node, vtk.vtkCommand.ModifiedEvent, self._onParameterNodeModified)
+        self.node = inputParameterNode
+        self._nodeGuiTag = None
         self._shownVolumeID = ""
-        if self._parameterNode:
-            self._dependencyMessage = self.logic.dependencyMessage()
-            self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
-            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterNodeModified)
-            self._shownStyle = self._style()
+        if self.node:
+            self.run.checkDependencies()
+            self._nodeGuiTag = self.node.connectGui(self.ui)
+            self.addObserver(self.node, vtk.vtkCommand.ModifiedEvent, self._onParameterNodeModified)
+            self.heatMap.setParameterNode()
             self._onParameterNodeModified()
 
-    def onModelChanged(self, index: int = -1) -> None:
-        """Take the chosen model into the parameter node."""
-        if self._parameterNode and self.ui.modelComboBox.currentText:
-            self._parameterNode.modelName = self.ui.modelComboBox.currentText
-
-    def onFindingChanged(self, index: int = -1) -> None:
-        """Show the heat map of the chosen finding."""
-        label = self.ui.findingComboBox.currentText
-        if not self._parameterNode or not label or label == self._parameterNode.finding:
-            return
-        self._parameterNode.finding = label
-        with slicer.util.tryWithErrorDisplay(_("The heat map cannot be shown."), waitCursor=True):
-            self.logic.showHeatMap(self._parameterNode.inputVolume, label, *self._style())
-
-    def onApplyButton(self) -> None:
-        """Look at the image, or stop looking."""
-        if self._run is not None:
-            self._run.cancel()
-            return
-        with slicer.util.tryWithErrorDisplay(_("The image was not looked at.")):
-            self._startRun(self._parameterNode)
-
     def isRunning(self) -> bool:
-        """True while an image is being looked at."""
-        return self._run is not None
+        """True while the model is at work."""
+        return self.runner.job is not None
 
-    def _startRun(self, node: MediScanParameterNode) -> None:
-        try:
-            self.logic.installDependencies()
-        except CancelledError as error:
-            slicer.util.showStatusMessage(str(error), 5000)
-            return
-        finally:
-            self._dependencyMessage = self.logic.dependencyMessage()
-            self._fillModels()
-        self._run = self.logic.startProcessing(
-            node.inputVolume, self._clinicalValues(), modelName=node.modelName, device=node.device
-        )
-        self._runVolumeID = node.inputVolume.GetID()
-        self._runStarted = time.monotonic()
-        self._timer.start()
-        self._showProgress()
-        self._checkCanApply()
-
-    def _pollRun(self) -> None:
-        """Called by the timer while an image is being looked at; it never waits."""
-        run = self._run
-        if run is None:
-            return
-        try:
-            with slicer.util.tryWithErrorDisplay(_("The image was not looked at.")):
-                try:
-                    prediction = run.poll()
-                except CancelledError as error:
-                    slicer.util.showStatusMessage(str(error), 5000)
-                else:
-                    if prediction is None:
-                        self._showProgress()
-                    else:
-                        self._finishRun(prediction)
-        finally:
-            if run.finished:
-                self._endRun()
-
-    def _finishRun(self, prediction: "Prediction") -> None:
-        volumeNode = slicer.mrmlScene.GetNodeByID(self._runVolumeID)
-        if volumeNode is None:
-            slicer.util.showStatusMessage(_("The image was removed while it was looked at."), 5000)
-            return
+    def onPrediction(self, volumeNode: vtkMRMLScalarVolumeNode, prediction: "Prediction", jump: bool) -> None:
+        """Put what the model said into the scene, and show it if the image is still the chosen one."""
         self.logic.addPrediction(volumeNode, prediction)
         findings = self.logic.results(volumeNode).findings
-        node = self._parameterNode
-        if findings and node and node.inputVolume is volumeNode:
-            node.finding = findings[0]
-            self.logic.showHeatMap(volumeNode, findings[0], *self._style(), jump=True)
+        chosen = self.node is not None and self.node.inputVolume is volumeNode
+        if findings and chosen:
+            self.node.finding = findings[0]
+            self.logic.showHeatMap(volumeNode, findings[0], **self.heatMap.style, jump=jump)
         elif findings:
             self.logic.showHeatMap(volumeNode, findings[0], visible=False)
+        if chosen:
+            self._showVolume(volumeNode)
 
-    def _endRun(self) -> None:
-        self._timer.stop()
-        self._run = None
-        self._showProgress()
-        if self._parameterNode:
-            self._showResults(self._parameterNode.inputVolume)
-            self._checkCanApply()
-
-    def _dropRun(self) -> None:
-        """Stop at once whatever is under way, and forget it."""
-        if self.logic is not None:  # the panel may be closed before it was ever opened
-            self.logic.stopProcessing()
-        if self._run is not None:
-            self._endRun()
-
-    def _showProgress(self) -> None:
-        self.ui.applyButton.text = _("Apply") if self._run is None else _("Cancel")
-        self.ui.progressBar.visible = self._run is not None
-        if self._run is not None:
-            stage, done, total = self._run.step
-            steps = total if total > 1 else 0  # a single step has no percentage: the bar just moves
-            self.ui.progressBar.maximum = steps
-            self.ui.progressBar.value = done if steps else 0
-            text = _("{stage}: {done} of {total}, {seconds:.0f} s") if steps else _("{stage}, {seconds:.0f} s")
-            self.ui.statusLabel.text = text.format(
-                stage=stage.capitalize(), done=done, total=total, seconds=time.monotonic() - self._runStarted
-            )
-            self.ui.statusLabel.visible = True
+    def _onRunnerChanged(self) -> None:
+        self.run.showProgress()
+        if self.node and self.runner.job is None:
+            self.run.update()
 
     def _onParameterNodeModified(self, caller: object = None, event: object = None) -> None:
-        node = self._parameterNode
+        node = self.node
         if not node:
             return
         volumeID = node.inputVolume.GetID() if node.inputVolume else None
         if volumeID != self._shownVolumeID:
             self._shownVolumeID = volumeID
-            self._showResults(node.inputVolume)
-            self._showPrefill(node.inputVolume)
-        self._select(self.ui.modelComboBox, node.modelName)
-        self._select(self.ui.findingComboBox, node.finding)
-        if self._style() != self._shownStyle:
-            # only then, so that typing elsewhere in the panel never turns the views back to this image
-            self._shownStyle = self._style()
-            self.logic.styleHeatMap(node.inputVolume, *self._style())
-        self._checkCanApply()
+            self._showVolume(node.inputVolume)
+        for section in (self.study, self.patient, self.run, self.heatMap, self.compare, self.export):
+            section.update()
 
-    def _checkCanApply(self) -> None:
-        problem = self.logic.problem(self._parameterNode.inputVolume, self._clinicalValues())
-        self.ui.applyButton.enabled = not problem or self._run is not None
-        self.ui.applyButton.toolTip = _("Stop looking.") if self._run else problem or _("Look at the image.")
-        if self._run is None:
-            message = self._clinicalProblem() or self._dependencyMessage
-            self.ui.statusLabel.text = message
-            self.ui.statusLabel.visible = bool(message)
-        values = self._clinicalValues().values()
-        known = sum(value not in ("", "unknown") for value in values)
-        self.ui.clinicalCollapsibleButton.text = _("Clinical values ({known} of {total} entered)").format(
-            known=known, total=len(FIELDS)
-        )
-
-    def _clinicalValues(self) -> dict[str, str]:
-        return {name: self._parameterNode.getValue(name) for name in FIELDS}
-
-    def _clinicalProblem(self) -> str:
-        return self.logic.clinicalProblem(self._clinicalValues())
-
-    def _style(self) -> tuple[bool, float, float]:
-        node = self._parameterNode
-        return node.showHeatMap, node.opacity, node.threshold
-
-    def _fillModels(self) -> None:
-        models = self.logic.availableModels()
-        blocked = self.ui.modelComboBox.blockSignals(True)
-        self.ui.modelComboBox.clear()
-        for name, description in models.items():
-            self.ui.modelComboBox.addItem(name)
-            self.ui.modelComboBox.setItemData(self.ui.modelComboBox.count - 1, description, qt.Qt.ToolTipRole)
-        if self._parameterNode:
-            self._select(self.ui.modelComboBox, self._parameterNode.modelName)
-        self.ui.modelComboBox.blockSignals(blocked)
-
-    def _select(self, comboBox: Any, text: str) -> None:
-        """Select an item; a model that is not there (any more) is shown all the same, so that Apply can say so."""
-        blocked = comboBox.blockSignals(True)
-        index = comboBox.findText(text)
-        if index < 0 and text and comboBox is self.ui.modelComboBox:
-            comboBox.addItem(text)
-            index = comboBox.count - 1
-        comboBox.setCurrentIndex(index)
-        comboBox.blockSignals(blocked)
-
-    def _showResults(self, volumeNode: vtkMRMLScalarVolumeNode | None) -> None:
-        """Fill table, lines and finding selector with what the scene holds for an image."""
-        results = self.logic.results(volumeNode)
-        self.ui.findingsTableView.setMRMLTableNode(results.table)
-        if results.table:
-            self.ui.findingsTableView.resizeColumnsToContents()
-        for name in ("severity", "certainty", "clinical", "model"):
-            getattr(self.ui, f"{name}TextLabel").text = results.summary.get(name, "")
-        blocked = self.ui.findingComboBox.blockSignals(True)
-        self.ui.findingComboBox.clear()
-        self.ui.findingComboBox.addItems(list(results.findings))
-        self.ui.findingComboBox.blockSignals(blocked)
-        self.ui.heatMapCollapsibleButton.enabled = bool(results.findings)
-        if self._parameterNode and results.shown:
-            self._parameterNode.finding = results.shown
-            self._select(self.ui.findingComboBox, results.shown)
-
-    def _showPrefill(self, volumeNode: vtkMRMLScalarVolumeNode | None) -> None:
-        """Say which clinical values the image header states; they count unless the user enters others."""
-        prefill = self.logic.prefill(volumeNode)
-        for name, info in FIELDS.items():
-            value = prefill.get(name)
-            text = (
-                _("unknown")
-                if value is None
-                else _("{value} (from the image)").format(value=value if info.choices else f"{value:g}")
-            )
-            if info.choices:
-                getattr(self.ui, f"{name}ComboBox").setItemText(0, text)
-            else:
-                getattr(self.ui, f"{name}Edit").placeholderText = text
+    def _showVolume(self, volumeNode: vtkMRMLScalarVolumeNode | None) -> None:
+        """Fill every section with what the scene holds for an image."""
+        self.patient.showPrefill(volumeNode)
+        self.run.showVolume(volumeNode)
+        for section in (self.study, self.findings, self.heatMap, self.compare, self.whatIf, self.review, self.export):
+            section.show(volumeNode)
 
 
 class MediScanLogic(ScriptedLoadableModuleLogic):
@@ -440,10 +255,13 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self._engine = None
         self._worker = None
+        self._images: dict[tuple[str, int, bool], Any] = {}
 
     def getParameterNode(self) -> MediScanParameterNode:
         """The parameter node of this module in the scene."""
         return MediScanParameterNode(super().getParameterNode())
+
+    # packages
 
     @staticmethod
     def dependenciesInstalled() -> bool:
@@ -466,22 +284,113 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
 
         packages.install(REQUIREMENTS)
 
+    # models
+
     @staticmethod
     def availableModels() -> dict[str, str]:
         """Names of the models with their descriptions; only the default's name before the packages are installed."""
-        try:
-            from MediScanLib.network.bundle import available_bundles
-        except ImportError:
-            return {DEFAULT_MODEL: ""}
-        models = {bundle.name: bundle.description for bundle in available_bundles()}
+        models = {bundle.name: bundle.description for bundle in _bundles()}
         return models or {DEFAULT_MODEL: ""}
 
     @staticmethod
+    def modelSearchTexts() -> dict[str, str]:
+        """What a search for models looks through, by name: name, title, description, findings and kinds of images."""
+        return {
+            bundle.name: " ".join(
+                [
+                    bundle.name,
+                    bundle.card.title,
+                    bundle.description,
+                    *bundle.card.labels,
+                    *bundle.card.input.modalities,
+                    *bundle.card.input.body_parts,
+                ]
+            )
+            for bundle in _bundles()
+        }
+
+    @staticmethod
+    def modelCard(name: str) -> str:
+        """A model's card as text: what it is for, how well it does, its license."""
+        bundle = next((bundle for bundle in _bundles() if bundle.name == name), None)
+        if bundle is None:
+            return _("The card can be read once the Python packages are installed, which Apply does.")
+        from MediScanLib.report.card_text import card_text
+
+        return card_text(bundle)
+
+    @staticmethod
+    def addModel(source: str, sha256: str | None = None) -> str:
+        """Add a model from a folder, a .zip file or an address with its SHA-256, and return its name.
+
+        Raises:
+            BundleError: It is no model, damaged, or not the one that the SHA-256 stands for.
+        """
+        from MediScanLib.network.installing import add_model
+
+        return add_model(source, sha256).name
+
+    @staticmethod
+    def removeModel(name: str) -> None:
+        """Remove a model that was added on this computer.
+
+        Raises:
+            BundleError: There is none of that name, or it came with the module.
+        """
+        from MediScanLib.network.installing import remove_model
+
+        remove_model(name)
+
+    @staticmethod
+    def verifyModel(name: str) -> str:
+        """Compare a model's files with the hashes in its card, and say how it went."""
+        from MediScanLib.network.bundle import load_bundle
+
+        try:
+            bundle = load_bundle(name)
+        except MediScanError as error:
+            return str(error)
+        return _("{name} {version}: every file is as its card says.").format(name=bundle.name, version=bundle.version)
+
+    # images
+
+    @staticmethod
     def firstImage() -> vtkMRMLScalarVolumeNode | None:
-        """The first volume in the scene that is an image and no heat map; None if there is none."""
+        """The active volume, else the first in the scene, that is an image and no heat map; None if there is none."""
         from MediScanLib.scene.session import first_image
 
         return first_image(slicer.mrmlScene)
+
+    @staticmethod
+    def imageFacts(volumeNode: vtkMRMLScalarVolumeNode | None) -> str:
+        """What is known of an image, in a few words; empty where there is none."""
+        if volumeNode is None or volumeNode.GetImageData() is None:
+            return ""
+        from MediScanLib.scene.image_facts import describe_image
+
+        return "; ".join(f"{name}: {value}" for name, value in describe_image(volumeNode))
+
+    @staticmethod
+    def sliceCount(volumeNode: vtkMRMLScalarVolumeNode | None) -> int:
+        """How many slices an image has; 0 where there is none."""
+        data = volumeNode.GetImageData() if volumeNode else None
+        return 0 if data is None else data.GetDimensions()[2]
+
+    @staticmethod
+    def sliceViews(volumeNode: vtkMRMLScalarVolumeNode | None) -> list[Any]:
+        """Slice nodes of the views that show an image."""
+        if volumeNode is None:
+            return []
+        from MediScanLib.scene.current_slice import slice_view_nodes
+
+        return slice_view_nodes(slicer.mrmlScene, volumeNode)
+
+    @staticmethod
+    def currentSlice(volumeNode: vtkMRMLScalarVolumeNode) -> int | None:
+        """Which slice of a volume is shown; None where none is."""
+        from MediScanLib.scene.current_slice import current_slice
+
+        return current_slice(slicer.mrmlScene, volumeNode)
 
     @staticmethod
     def prefill(volumeNode: vtkMRMLScalarVolumeNode | None) -> dict[str, float | str]:
@@ -489,6 +398,17 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         from MediScanLib.scene.session import stated_values
 
         return stated_values(volumeNode)
+
+    @staticmethod
+    def readClinicalValues(file: str, volumeNode: vtkMRMLScalarVolumeNode | None = None) -> dict[str, float | str]:
+        """Known clinical values in a JSON or CSV file: those of the image by its name, else those for every image.
+
+        Raises:
+            ClinicalError: Something in the file is not understood or out of range.
+        """
+        from MediScanLib.study.record_files import read_records
+
+        return dict(read_records(file).of(volumeNode.GetName() if volumeNode else "").known)
 
     def problem(self, volumeNode: vtkMRMLScalarVolumeNode | None, clinicalValues: dict[str, str] | None = None) -> str:
         """Why these inputs cannot be processed; empty where they can."""
@@ -513,12 +433,15 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
                 return f"{title}: {str(error).removeprefix(f'{name}: ')}"
         return ""
 
+    # runs
+
     def process(
         self,
         volumeNode: vtkMRMLScalarVolumeNode,
         clinicalRecord: "ClinicalRecord | dict[str, Any] | None" = None,
         modelName: str = DEFAULT_MODEL,
         device: str = "auto",
+        slices: "Sequence[int] | None" = None,
         progress: "Progress | None" = None,
         showResult: bool = True,
     ) -> "Prediction":
@@ -529,6 +452,7 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
             clinicalRecord: What is known of the patient; values by field name, what is left out is unknown.
             modelName: Name of a model, or folder of a bundle.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+            slices: Slices to look at, the first being 0; all where None.
             progress: Hears how far it is, and may cancel.
             showResult: Lay the heat map of the most probable finding over the image in the slice views.
 
@@ -536,7 +460,7 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
             MediScanError: An input, the model or the device is not acceptable, a package is missing, or the run was
                 cancelled.
         """
-        request = self._request(volumeNode, clinicalRecord, modelName, device)
+        request = self._request(volumeNode, clinicalRecord, modelName, device, slices)
         if self._engine is None:
             from MediScanLib.prediction.engine import InProcess
 
@@ -554,12 +478,15 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         clinicalRecord: "ClinicalRecord | dict[str, Any] | None" = None,
         modelName: str = DEFAULT_MODEL,
         device: str = "auto",
+        slices: "Sequence[int] | None" = None,
+        prefill: bool = True,
     ) -> "Run":
         """Begin to look at an image in another process and return at once; `addPrediction` takes what it says.
 
-        The arguments and errors are those of `process`. One image at a time.
+        One image at a time. The errors and the other arguments are those of `process`; without `prefill`, age and sex
+        stay unknown where they are not given, whatever the image's header states.
         """
-        request = self._request(volumeNode, clinicalRecord, modelName, device)
+        request = self._request(volumeNode, clinicalRecord, modelName, device, slices, prefill)
         if self._worker is None:
             from MediScanLib.prediction.engine import Worker
 
@@ -568,19 +495,9 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
 
     def stopProcessing(self) -> None:
         """End the other process, whatever it is doing."""
+        self._images.clear()
         if self._worker is not None:
             self._worker.close()
-
-    def addPrediction(self, volumeNode: vtkMRMLScalarVolumeNode, prediction: "Prediction") -> None:
-        """Put findings, prediction and heat maps into the scene beside the image."""
-        from MediScanLib.scene.session import add_prediction
-        from MediScanLib.scene.volumes import image_from_volume, mend_window
-
-        mend_window(volumeNode, image_from_volume(volumeNode))
-        add_prediction(slicer.mrmlScene, prediction, volumeNode)
-        logging.info(
-            f"MediScan: {prediction.top.label} {prediction.top.probability:.2f} by {prediction.provenance.model}"
-        )
 
     def _request(
         self,
@@ -588,6 +505,8 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         clinicalRecord: "ClinicalRecord | dict[str, Any] | None",
         modelName: str,
         device: str,
+        slices: "Sequence[int] | None" = None,
+        prefill: bool = True,
     ) -> "Request":
         for name in NEEDED_PACKAGES:  # not imported here: that takes seconds, and the other process does it
             if importlib.util.find_spec(name) is None:
@@ -597,57 +516,237 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
                     )
                 )
         from MediScanLib.prediction.exchange import Request
-        from MediScanLib.scene.volumes import image_from_volume
         from MediScanLib.study.record import ClinicalRecord
 
         if not isinstance(clinicalRecord, ClinicalRecord):
             clinicalRecord = ClinicalRecord(**(clinicalRecord or {}))
-        return Request(image_from_volume(volumeNode), clinicalRecord, modelName, device)
+        return Request(self._image(volumeNode, prefill), clinicalRecord, modelName, device, slices)
+
+    def _image(self, volumeNode: vtkMRMLScalarVolumeNode, prefill: bool) -> "MedicalImage":
+        """The image of a node; the same object as long as nothing changed, so that it is handed over once."""
+        from MediScanLib.scene.volumes import image_from_volume
+
+        data = volumeNode.GetImageData()
+        changed = max(node.GetMTime() for node in (volumeNode, data, volumeNode.GetParentTransformNode()) if node)
+        key = volumeNode.GetID(), changed, prefill
+        if key not in self._images:
+            image = image_from_volume(volumeNode)
+            self._images = {key: image if prefill else replace(image, prefill={})}  # one is enough: they are large
+        return self._images[key]
+
+    # results
+
+    def addPrediction(self, volumeNode: vtkMRMLScalarVolumeNode, prediction: "Prediction", slot: str = "") -> None:
+        """Put findings, prediction and heat maps into the scene beside the image.
+
+        With a slot, such as another model's name, a second result of the image stands beside the first.
+        """
+        from MediScanLib.scene.session import add_prediction
+        from MediScanLib.scene.volumes import image_from_volume, mend_window
+
+        mend_window(volumeNode, image_from_volume(volumeNode))
+        add_prediction(slicer.mrmlScene, prediction, volumeNode, slot=slot)
+        logging.info(
+            f"MediScan: {prediction.top.label} {prediction.top.probability:.2f} by {prediction.provenance.model}"
+        )
 
     @staticmethod
-    def results(volumeNode: vtkMRMLScalarVolumeNode | None) -> "Results":
+    def results(volumeNode: vtkMRMLScalarVolumeNode | None, slot: str = "") -> "Results":
         """What the scene holds for an image: table, summary, findings with a heat map, and which one is shown."""
         from MediScanLib.scene.session import results_of
 
-        return results_of(slicer.mrmlScene, volumeNode)
+        return results_of(slicer.mrmlScene, volumeNode, slot=slot)
+
+    @staticmethod
+    def predictionFields(volumeNode: vtkMRMLScalarVolumeNode | None, slot: str = "") -> dict[str, Any] | None:
+        """The prediction that the scene holds for an image, as in its JSON; None if there is none."""
+        from MediScanLib.scene.results import stored_fields
+
+        return None if volumeNode is None else stored_fields(slicer.mrmlScene, volumeNode, slot)
+
+    def isOutdated(
+        self, volumeNode: vtkMRMLScalarVolumeNode | None, clinicalValues: dict[str, str], modelName: str
+    ) -> bool:
+        """True where the result of an image was made with other clinical values, or by another model."""
+        said = self.predictionFields(volumeNode)
+        if said is None or self.clinicalProblem(clinicalValues):
+            return False
+        stated = {
+            name: value for name, value in self.prefill(volumeNode).items() if not self.clinicalProblem({name: value})
+        }
+        entered = {name: parse_field(name, text) for name, text in clinicalValues.items()}
+        known = stated | {name: value for name, value in entered.items() if value is not None}
+        seen, used = (
+            {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
+            for values in (known, said["clinical"]["used"])
+        )
+        seen = {name: value for name, value in seen.items() if name not in said["clinical"]["unlearned"]}
+        return seen != used or Path(modelName).name != said["provenance"]["model"]
 
     @staticmethod
     def showHeatMap(
-        volumeNode: vtkMRMLScalarVolumeNode | None,
-        finding: str,
-        visible: bool = True,
-        opacity: float = 0.5,
-        threshold: float = 0.25,
-        jump: bool = False,
+        volumeNode: vtkMRMLScalarVolumeNode | None, finding: str, jump: bool = False, **style: Any
     ) -> vtkMRMLScalarVolumeNode:
         """Show the heat map of a finding over its image, and if asked the slices where it is hottest.
+
+        The style is visible, opacity, threshold, colors, outline, legend and commonScale; see `scene.style.Style`.
 
         Raises:
             MediScanError: There are no heat maps for this image, or none of that finding.
         """
         from MediScanLib.scene.session import show_heat_map
 
-        overlay, turned = show_heat_map(
-            slicer.mrmlScene,
-            volumeNode,
-            finding,
-            visible=visible,
-            opacity=opacity,
-            threshold=threshold,
-            jump=jump,
-        )
+        overlay, turned = show_heat_map(slicer.mrmlScene, volumeNode, finding, style=_style(style), jump=jump)
         if turned and slicer.app.layoutManager() is not None:
             slicer.util.resetSliceViews()
         return overlay
 
     @staticmethod
-    def styleHeatMap(
-        volumeNode: vtkMRMLScalarVolumeNode | None, visible: bool, opacity: float, threshold: float
-    ) -> None:
-        """Show or hide the heat map of an image and set its opacity and threshold; nothing where it has none."""
+    def styleHeatMap(volumeNode: vtkMRMLScalarVolumeNode | None, **style: Any) -> None:
+        """Show or hide the heat map of an image and say how it is drawn; nothing where it has none."""
+        from MediScanLib.scene.comparison import style_side_by_side
         from MediScanLib.scene.session import style_heat_map
 
-        style_heat_map(slicer.mrmlScene, volumeNode, visible=visible, opacity=opacity, threshold=threshold)
+        style_heat_map(slicer.mrmlScene, volumeNode, style=_style(style))
+        style_side_by_side(slicer.mrmlScene, _style(style))
+
+    @staticmethod
+    def plotSlices(volumeNode: vtkMRMLScalarVolumeNode) -> Any:
+        """Plot the scores of a volume by slice and show the plot beside the views.
+
+        Returns:
+            The qMRMLPlotView that shows it, whose points can be clicked; None without a window.
+
+        Raises:
+            MediScanError: The image has no scores by slice.
+        """
+        from MediScanLib.scene.results import stored_prediction
+        from MediScanLib.scene.slice_plot import show_plot
+
+        prediction = stored_prediction(slicer.mrmlScene, volumeNode)
+        chart = show_plot(slicer.mrmlScene, prediction, volumeNode) if prediction is not None else None
+        if chart is None:
+            raise MediScanError(_("There are no scores by slice. Look at a volume first."))
+        layoutManager = slicer.app.layoutManager()
+        if layoutManager is None:
+            return None
+        slicer.modules.plots.logic().ShowChartInLayout(chart)
+        for number in range(layoutManager.plotViewCount):
+            view = layoutManager.plotWidget(number).plotView()
+            node = view.mrmlPlotViewNode()
+            if node is not None and node.GetPlotChartNodeID() == chart.GetID():
+                node.SetInteractionMode(slicer.vtkMRMLPlotViewNode.InteractionModeSelectPoints)
+                return view
+        return None
+
+    @staticmethod
+    def showSelectedSlice(seriesIDs: Any, selections: Any) -> None:
+        """Move the slice views to the slice of a point of the plot; the arguments are those of `dataSelected`."""
+        from MediScanLib.scene.slice_plot import show_slice, slice_of_point
+
+        for number in range(seriesIDs.GetNumberOfValues()):
+            points = selections.GetItemAsObject(number)
+            if points is not None and points.GetNumberOfValues():
+                found = slice_of_point(slicer.mrmlScene, seriesIDs.GetValue(number), points.GetValue(0))
+                if found is not None:
+                    show_slice(slicer.mrmlScene, *found)
+                    return
+
+    # side by side
+
+    def showComparison(
+        self,
+        comparison: str,
+        volumeNode: vtkMRMLScalarVolumeNode,
+        finding: str,
+        otherFinding: str = "",
+        slot: str = "",
+        priorVolume: vtkMRMLScalarVolumeNode | None = None,
+        region: Any = None,
+        **style: Any,
+    ) -> None:
+        """Show two things in two linked views of their own; see `MediScanPanel.Comparison`.
+
+        Raises:
+            MediScanError: What is to be compared is not there.
+        """
+        from MediScanPanel.Comparison import showComparison
+
+        shown = _style({**style, "visible": True})
+        showComparison(comparison, volumeNode, finding, otherFinding, slot, priorVolume, region, shown)
+
+    @staticmethod
+    def leaveComparison() -> None:
+        """Go back to the layout that was there before; nothing happens where there is no comparison."""
+        from MediScanPanel.Comparison import leaveComparison
+
+        leaveComparison()
+
+    @staticmethod
+    def isComparing() -> bool:
+        """True while two views stand side by side."""
+        from MediScanLib.scene.comparison import is_side_by_side
+
+        return is_side_by_side(slicer.mrmlScene)
+
+    @staticmethod
+    def regionFigures(
+        volumeNode: vtkMRMLScalarVolumeNode, finding: str, region: Any, threshold: float, commonScale: bool = False
+    ) -> str:
+        """How a finding's heat map fits a reader's region, in words.
+
+        Raises:
+            MediScanError: The region is empty or beside the image, or there is no heat map of the finding.
+        """
+        from MediScanPanel.Comparison import regionFigures
+
+        return regionFigures(volumeNode, finding, region, threshold, commonScale)
+
+    # reviews
+
+    @staticmethod
+    def addReview(volumeNode: vtkMRMLScalarVolumeNode, **answers: Any) -> tuple[int, Path]:
+        """Keep what a reader says about a prediction; see `MediScanPanel.Reviews`."""
+        from MediScanPanel.Reviews import addReview
+
+        return addReview(volumeNode, **answers)
+
+    @staticmethod
+    def review(volumeNode: vtkMRMLScalarVolumeNode) -> dict[str, Any] | None:
+        """The last review of an image that the scene holds, as in its JSON; None if there is none."""
+        from MediScanLib.scene.stored_review import stored_review
+
+        return stored_review(slicer.mrmlScene, volumeNode)
+
+    # files
+
+    def export(self, volumeNode: vtkMRMLScalarVolumeNode, folder: str, formats: "Sequence[str]") -> list[Path]:
+        """Write the prediction of an image, and a picture of the views.
+
+        The files are named after the image; the formats are any of "json", "csv", "html" and "views".
+
+        Returns:
+            The files that were written.
+
+        Raises:
+            MediScanError: There is no prediction, or a file cannot be written.
+        """
+        from MediScanPanel.Export import exportResults
+
+        return exportResults(volumeNode, Path(folder), formats)
+
+    @staticmethod
+    def drawRegion(volumeNode: vtkMRMLScalarVolumeNode) -> Any:
+        """Make a region of interest for a reader's mark on an image, and let it be drawn in the slice views."""
+        from MediScanLib.scene.regions import make_region
+
+        node = make_region(slicer.mrmlScene, volumeNode)
+        if slicer.app.layoutManager() is not None:
+            selection = slicer.app.applicationLogic().GetSelectionNode()
+            selection.SetReferenceActivePlaceNodeClassName("vtkMRMLMarkupsROINode")
+            selection.SetActivePlaceNodeID(node.GetID())
+            slicer.app.applicationLogic().GetInteractionNode().SwitchToSinglePlaceMode()
+        return node
 
     @staticmethod
     def removeResults(volumeNode: vtkMRMLScalarVolumeNode) -> None:
@@ -655,6 +754,33 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         from MediScanLib.scene.results import remove_results
 
         remove_results(slicer.mrmlScene, volumeNode)
+
+
+def _bundles() -> "list[Bundle]":
+    """The models on this computer; none before the packages are installed. Files are hashed again once they change."""
+    try:
+        from MediScanLib.network.bundle import available_bundles, bundle_folders
+    except ImportError:
+        return []
+    state = tuple(
+        (str(file), file.stat().st_mtime_ns, file.stat().st_size)
+        for folder in bundle_folders()
+        for file in sorted(folder.iterdir())
+    )
+    if state not in _FOUND:
+        _FOUND.clear()
+        _FOUND[state] = available_bundles()
+    return _FOUND[state]
+
+
+_FOUND: dict[tuple, "list[Bundle]"] = {}
+
+
+def _style(style: dict[str, Any]) -> "Style":
+    from MediScanLib.scene.style import Style
+
+    names = {"commonScale": "common_scale"}
+    return Style(**{names.get(name, name): value for name, value in style.items()})
 
 
 class MediScanTest(ScriptedLoadableModuleTest):

@@ -43,7 +43,7 @@ def loaded(panel):
 
     node = panel.module.loadPhantom()
     panel.initializeParameterNode()
-    panel._parameterNode.device = "cpu"
+    panel.node.device = "cpu"
     settle()
     yield node
     panel.logic.stopProcessing()
@@ -54,7 +54,7 @@ def wait_for(panel, seconds: float = 120) -> None:
 
     end = time.monotonic() + seconds
     while panel.isRunning():
-        assert time.monotonic() < end, panel._run.step
+        assert time.monotonic() < end, panel.runner.step
         settle()
         time.sleep(0.01)
     settle()
@@ -79,7 +79,7 @@ def test_a_run_does_not_block_and_its_results_are_shown(panel, loaded, picture) 
     wait_for(panel)
     assert panel.ui.applyButton.text == "Apply"
     results = panel.logic.results(loaded)
-    assert panel.ui.findingsTableView.mrmlTableNode() is results.table
+    assert panel.ui.findingsTable.rowCount == results.table.GetNumberOfRows()
     assert panel.ui.findingComboBox.currentText == results.findings[0] == results.shown
     assert panel.ui.certaintyTextLabel.text
     picture(panel, "panel-result")
@@ -130,7 +130,7 @@ def test_switching_the_module_lets_a_run_go_on(panel, loaded) -> None:
     wait_for(panel)
     panel.enter()
     settle()
-    assert panel.ui.findingsTableView.mrmlTableNode() is panel.logic.results(loaded).table
+    assert panel.ui.findingsTable.rowCount == panel.logic.results(loaded).table.GetNumberOfRows()
     assert panel.ui.findingComboBox.count > 1
 
 
@@ -149,10 +149,102 @@ def test_a_crash_is_a_message_and_the_next_run_works(panel, loaded) -> None:
     assert panel.logic.results(loaded).table is not None
 
 
+def fails(panel, match: str) -> None:
+    """The run ends with a message, and nothing of it is left."""
+    from slicer_double.application import settle
+
+    with pytest.raises(Exception, match=match):
+        while panel.isRunning():
+            settle()
+            time.sleep(0.01)
+    assert not panel.isRunning()
+    assert panel.ui.applyButton.text == "Apply"
+    assert panel.ui.applyButton.enabled
+
+
+def test_an_answer_that_is_cut_in_the_middle_is_a_message(panel, loaded, monkeypatch) -> None:
+    from MediScanLib.prediction import engine
+
+    real = engine.read_answer
+
+    def cut(folder: Path):
+        file = folder / "answer.json"
+        file.write_bytes(file.read_bytes()[:1000])
+        return real(folder)
+
+    monkeypatch.setattr(engine, "read_answer", cut)
+    panel.ui.applyButton.click()
+    fails(panel, "cannot be read")
+    assert panel.logic.results(loaded).table is None
+    monkeypatch.undo()
+    panel.ui.applyButton.click()
+    wait_for(panel)
+    assert panel.logic.results(loaded).table is not None
+
+
+def test_a_full_disk_is_a_message(panel, loaded, monkeypatch) -> None:
+    from slicer_double.application import settle
+
+    from MediScanLib.prediction import exchange
+
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exchange.np, "save", full)
+    panel.ui.applyButton.click()
+    with pytest.raises(Exception, match=r"No space left on device.*Free some space"):
+        settle()
+    assert not panel.isRunning()
+    assert panel.ui.applyButton.text == "Apply"
+    monkeypatch.undo()
+    panel.ui.applyButton.click()
+    wait_for(panel)
+    assert panel.logic.results(loaded).table is not None
+
+
+def test_the_shortcut_works_while_the_module_is_open(panel, loaded, slicer, monkeypatch) -> None:
+    from PySide6.QtWidgets import QMainWindow
+    from slicer_double.pythonqt import Wrapper
+
+    window = Wrapper(QMainWindow())
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: window)
+    panel.enter()
+    shortcut = panel.heatMap._shortcut
+    assert shortcut._object.key().toString() == "Ctrl+H"
+    before = panel.node.showHeatMap
+    shortcut._object.activated.emit()
+    assert panel.node.showHeatMap is not before
+    panel.exit()
+    assert panel.heatMap._shortcut is None
+    assert not shortcut._object.isEnabled()
+    panel.enter()
+    panel.heatMap.exit()
+
+
+def test_reloading_the_module_during_a_run_leaves_no_process(panel, loaded) -> None:
+    panel.ui.applyButton.click()
+    child = panel.logic._worker.process_id
+    assert alive(child)
+    panel.cleanup()  # what the application does before it makes the module anew
+    assert not alive(child)
+
+
+def test_results_of_an_image_go_with_it(panel, loaded, slicer) -> None:
+    other = panel.module.loadPhantom()
+    panel.ui.applyButton.click()
+    wait_for(panel)
+    assert panel.logic.results(loaded).table is not None
+    slicer.mrmlScene.RemoveNode(loaded)
+    for kind in ("vtkMRMLTableNode", "vtkMRMLTextNode"):
+        ours = [node for node in slicer.util.getNodesByClass(kind) if node.GetAttribute("MediScan.Role")]
+        assert ours == []
+    assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == [other]
+
+
 def test_a_model_that_is_not_there_is_a_message(panel, loaded) -> None:
     from slicer_double.application import settle
 
-    panel._parameterNode.modelName = "no-such-model"
+    panel.node.modelName = "no-such-model"
     panel.ui.applyButton.click()
     with pytest.raises(Exception, match="no-such-model"):
         while panel.isRunning():

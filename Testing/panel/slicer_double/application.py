@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from PySide6.QtUiTools import QUiLoader
 from PySide6.QtWidgets import QApplication, QVBoxLayout, QWidget
 
 from . import parameter_node
-from .pythonqt import QtModule, Wrapper, raise_slot_errors, wrap
+from .pythonqt import QtModule, Wrapper, collect_error, raise_slot_errors, wrap
 from .widgets import CUSTOM
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,9 +26,15 @@ MODULE = ROOT / "MediScan" / "MediScan.py"
 class App:
     """`slicer.app`: no main window, testing mode as the test wants it."""
 
-    def __init__(self) -> None:
+    applicationName = "Slicer"
+
+    def __init__(self, logic: Any) -> None:
         self.testing = True
         self.started: list[Any] = []
+        self._logic = logic
+
+    def applicationLogic(self) -> Any:
+        return self._logic
 
     def testingEnabled(self) -> bool:
         return self.testing
@@ -41,6 +48,9 @@ class App:
 
     def topLevelWidgets(self) -> list[Any]:
         return []
+
+    def style(self) -> Wrapper:
+        return Wrapper(QApplication.style())
 
     def processEvents(self) -> None:
         QApplication.processEvents()
@@ -104,6 +114,18 @@ def load_ui(path: str) -> Wrapper:
         loader.registerCustomWidget(kind)
     widget = loader.load(path)
     assert widget is not None, loader.errorString()
+    for connection in ElementTree.parse(path).iter("connection"):
+        sender, signal, receiver, slot = (
+            connection.findtext(part) for part in ("sender", "signal", "receiver", "slot")
+        )
+        assert (sender, signal, slot) == (
+            widget.objectName(),
+            "mrmlSceneChanged(vtkMRMLScene*)",
+            "setMRMLScene(vtkMRMLScene*)",
+        ), "a connection that is not known here"
+        child = widget.findChild(QWidget, receiver)
+        assert child is not None, f"a connection to {receiver!r}, which is not there"
+        widget.mrmlSceneChanged.connect(child.setMRMLScene)
     return Wrapper(widget)
 
 
@@ -114,7 +136,7 @@ def children(widget: Wrapper) -> types.SimpleNamespace:
 
 
 @contextmanager
-def application(scene: Any) -> Iterator[types.ModuleType]:
+def application(core: Any) -> Iterator[types.ModuleType]:
     """The module `slicer` with everything around it; what stood in `sys.modules` comes back afterwards."""
     import slicer
     import slicer.util
@@ -131,7 +153,12 @@ def application(scene: Any) -> Iterator[types.ModuleType]:
     ):
         setattr(base, kind.__name__, kind)
     wrapper = types.ModuleType("slicer.parameterNodeWrapper")
-    for item in (parameter_node.Choice, parameter_node.WithinRange, parameter_node.parameterNodeWrapper):
+    for item in (
+        parameter_node.Choice,
+        parameter_node.Minimum,
+        parameter_node.WithinRange,
+        parameter_node.parameterNodeWrapper,
+    ):
         setattr(wrapper, item.__name__, item)
     packages = types.ModuleType("slicer.packaging")
     packages.load_requirements = _requirements  # type: ignore[attr-defined]
@@ -146,22 +173,29 @@ def application(scene: Any) -> Iterator[types.ModuleType]:
     }
     before = {name: sys.modules.get(name) for name in modules}
     attributes = {
-        "app": App(),
-        "mrmlScene": scene,
+        "app": App(core.app_logic),
+        "mrmlScene": core.scene,
         "modules": types.SimpleNamespace(),
         "packaging": packages,
         "i18n": i18n,
     }
     kept = {name: getattr(slicer, name, None) for name in attributes}
-    util = {"loadUI": load_ui, "childWidgetVariables": children}
+    util = {
+        "loadUI": load_ui,
+        "childWidgetVariables": children,
+        "saveScene": core.io_manager.save_scene,
+        "loadScene": core.io_manager.load_scene,
+    }
     real = {name: getattr(slicer.util, name) for name in util}
     sys.modules.update(modules)
     for owner, values in ((slicer, attributes), (slicer.util, util)):
         for name, value in values.items():
             setattr(owner, name, value)
+    hook, sys.excepthook = sys.excepthook, collect_error
     try:
         yield slicer
     finally:
+        sys.excepthook = hook
         for name, value in before.items():
             if value is None:
                 sys.modules.pop(name, None)

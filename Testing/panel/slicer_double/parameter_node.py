@@ -30,6 +30,17 @@ class WithinRange:
             raise ValueError(f"{value!r} is not between {self.minimum} and {self.maximum}")
 
 
+class Minimum:
+    """A number that is not smaller than one."""
+
+    def __init__(self, minimum: float) -> None:
+        self.minimum = minimum
+
+    def check(self, value: Any) -> None:
+        if value < self.minimum:
+            raise ValueError(f"{value!r} is less than {self.minimum}")
+
+
 def parameterNodeWrapper(kind: type) -> type:
     """Class decorator: annotations become parameters that are kept as text in the node."""
     hints = get_type_hints(kind, include_extras=True)
@@ -64,7 +75,7 @@ class _Wrapped:
         self.setValue(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("AddObserver", "RemoveObserver", "HasObserver", "GetID", "Modified"):
+        if name in ("AddObserver", "RemoveObserver", "StartModify", "EndModify", "Modified"):
             return getattr(self.parameterNode, name)
         raise AttributeError(name)
 
@@ -117,16 +128,19 @@ class _Wrapped:
         kind = type(widget._object).__name__
         rules = _rules(hint)
         if kind == "QComboBox":
-            if [widget._object.itemData(i) for i in range(widget._object.count())] != list(rules[0].choices):
-                widget._object.clear()
-                for choice in rules[0].choices:
-                    widget._object.addItem(choice, choice)
-            changed, read = widget._object.currentIndexChanged, widget._object.currentData
+            widget._object.clear()  # on every connection, as in the application
+            widget._object.addItems([str(choice) for choice in rules[0].choices])
+            changed = widget._object.currentIndexChanged
+            read = lambda: rules[0].choices[widget._object.currentIndex()]  # noqa: E731
             write = lambda value: widget._object.setCurrentIndex(rules[0].choices.index(value))  # noqa: E731
         elif kind == "ctkSliderWidget":
             widget.minimum, widget.maximum = rules[0].minimum, rules[0].maximum
             changed, read, write = _access(widget, "valueChanged", "value")
+        elif kind == "QSpinBox":
+            widget._object.setRange(rules[0].minimum if rules else -(2**31), 2**31 - 1)
+            changed, read, write = _access(widget, "valueChanged", "value")
         elif kind == "qMRMLNodeComboBox":
+            widget._object.setProperty("nodeTypes", [_base(hint).__name__])  # whatever the .ui file says
             changed, read = widget._object.currentNodeChanged, widget._object.currentNode
             write = widget._object.setCurrentNode
         else:

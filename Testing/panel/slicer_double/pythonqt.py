@@ -6,10 +6,11 @@ slot reaches the test (`raise_slot_errors`) where PythonQt would only print it.
 
 from __future__ import annotations
 
+import enum
 import inspect
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import QObject
@@ -25,20 +26,38 @@ def raise_slot_errors() -> None:
         raise error
 
 
+def collect_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """As `sys.excepthook`: an observer of VTK ends here when it raises."""
+    _errors.append(error)
+
+
 def wrap(value: Any) -> Any:
     """What Python in the application would see in place of a PySide6 value."""
     if isinstance(value, QObject):
         return Wrapper(value)
     if isinstance(value, (list, tuple)):
         return type(value)(wrap(item) for item in value)
-    if isinstance(value, (QtCore.Qt.CheckState, QtCore.Qt.ItemDataRole)):
-        return value.value
-    return value
+    return EnumNumber.of(value) if isinstance(value, enum.Enum) else value
 
 
 def unwrap(value: Any) -> Any:
     """The PySide6 value behind what the module passes."""
+    if isinstance(value, EnumNumber):
+        return value.member
     return value._object if isinstance(value, Wrapper) else value
+
+
+class EnumNumber(int):
+    """A member of an enumeration as the application's Python sees it: a plain number."""
+
+    member: enum.Enum
+
+    @classmethod
+    def of(cls, member: enum.Enum) -> EnumNumber:
+        """The number of a member."""
+        number = cls(member.value)
+        number.member = member
+        return number
 
 
 class Signal:
@@ -92,6 +111,8 @@ class Wrapper:
             return wrap(found())
 
         def method(*arguments: Any) -> Any:
+            for argument in arguments:
+                assert not isinstance(argument, enum.Enum), f"{name}: enumerations are numbers in the application"
             return wrap(found(*(unwrap(argument) for argument in arguments)))
 
         return method
@@ -111,6 +132,10 @@ class Wrapper:
     def connect(self, signal: str, function: Callable[..., Any]) -> None:
         """Connect by name and argument types, as "clicked(bool)"."""
         normalized = QtCore.QMetaObject.normalizedSignature(signal).data().decode()
+        scene_signals = getattr(type(self._object), "SCENE_SIGNALS", ())
+        if normalized in scene_signals:  # their arguments are no types of Qt
+            Signal(getattr(self._object, normalized.split("(", 1)[0])).connect(function)
+            return
         if self._object.metaObject().indexOfSignal(normalized) < 0:
             raise AttributeError(f"{type(self._object).__name__} has no signal {signal!r}")
         name, arguments = signal.split("(", 1)
@@ -135,28 +160,66 @@ def _overloaded(signal: Any, kind: str) -> bool:
 class QtModule(types.ModuleType):
     """The application's module `qt`: classes of Qt by name, whose instances are wrapped; enumerations are numbers."""
 
-    class Qt:
-        """Constants the module uses."""
-
-        ToolTipRole = int(QtCore.Qt.ItemDataRole.ToolTipRole)
-        UserRole = int(QtCore.Qt.ItemDataRole.UserRole)
-        WindowModal = QtCore.Qt.WindowModality.WindowModal.value
+    Qt: Kind
 
     def __init__(self) -> None:
         super().__init__("qt")
+        self.Qt = Kind(QtCore.Qt)
+        self.QFileDialog = _NoDialogs()
+        self.QSettings = Settings
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         for module in (QtWidgets, QtGui, QtCore):
             if hasattr(module, name):
-                kind = getattr(module, name)
-                return _factory(kind) if issubclass(kind, QObject) else kind
+                return Kind(getattr(module, name))
         raise AttributeError(f"Qt has no {name}")
 
 
-def _factory(kind: type[QObject]) -> Callable[..., Wrapper]:
-    def make(*arguments: Any) -> Wrapper:
-        return Wrapper(kind(*(unwrap(argument) for argument in arguments)))
+class Kind:
+    """A class of Qt: makes wrapped objects, and has the members of its enumerations as numbers."""
 
-    return make
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+
+    def __call__(self, *arguments: Any) -> Any:
+        return wrap(self._kind(*(unwrap(argument) for argument in arguments)))
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._kind, name)
+        if callable(found) and not isinstance(found, (enum.Enum, type)):
+            return lambda *arguments: wrap(found(*(unwrap(argument) for argument in arguments)))
+        return wrap(found)
+
+
+class Settings:
+    """QSettings as long as the test lasts; booleans come back as text, as they do from a file."""
+
+    kept: ClassVar[dict[str, Any]] = {}
+
+    def contains(self, key: str) -> bool:
+        return key in self.kept
+
+    def value(self, key: str) -> Any:
+        value = self.kept.get(key)
+        return str(value).lower() if isinstance(value, bool) else value
+
+    def setValue(self, key: str, value: Any) -> None:
+        self.kept[key] = value
+
+    def remove(self, key: str) -> None:
+        self.kept.pop(key, None)
+
+
+class _NoDialogs:
+    """Dialogs would wait for somebody; a test says beforehand what is chosen."""
+
+    def __init__(self) -> None:
+        self.chosen: str | None = None
+
+    def _ask(self, *_: Any) -> str:
+        assert self.chosen is not None, "a dialog was opened that the test does not expect"
+        return self.chosen
+
+    getOpenFileName = getSaveFileName = getExistingDirectory = _ask

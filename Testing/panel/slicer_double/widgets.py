@@ -5,30 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtCore import Property, QRect, Qt, Signal
-from PySide6.QtGui import QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
+    QGroupBox,
     QHBoxLayout,
+    QLineEdit,
+    QPushButton,
     QSlider,
     QStyle,
     QStyleOptionButton,
     QStylePainter,
-    QTableView,
     QWidget,
 )
 
 
 class qMRMLWidget(QWidget):
-    """The outermost widget: hands the scene on to those inside."""
+    """The outermost widget: hands the scene on to those inside that the .ui file connects."""
 
     mrmlSceneChanged = Signal(object)
 
     def setMRMLScene(self, scene: Any) -> None:
         self.mrmlSceneChanged.emit(scene)
-        for child in self.findChildren(QWidget):
-            if hasattr(child, "setMRMLScene"):
-                child.setMRMLScene(scene)
 
 
 class ctkCollapsibleButton(QWidget):
@@ -53,9 +51,7 @@ class ctkCollapsibleButton(QWidget):
         return self._collapsed
 
     def _set_collapsed(self, collapsed: bool) -> None:
-        self._collapsed = collapsed
-        for child in self.findChildren(QWidget, options=Qt.FindChildOption.FindDirectChildrenOnly):
-            child.setVisible(not collapsed)
+        self._collapsed = collapsed  # the contents are cut off and not hidden: whoever hid a part of them meant it
         self.setMaximumHeight(self._HEADING if collapsed else 16777215)
         self.contentsCollapsed.emit(collapsed)
 
@@ -95,11 +91,13 @@ class ctkSliderWidget(QWidget):
     singleStep = Property(float, lambda self: self._box.singleStep(), lambda self, v: self._box.setSingleStep(v))
     decimals = Property(int, lambda self: self._box.decimals(), lambda self, v: self._box.setDecimals(v))
     pageStep = Property(float, lambda self: 0.1, lambda self, v: None)
+    suffix = Property(str, lambda self: self._box.suffix(), lambda self, v: self._box.setSuffix(v))
 
 
 class qMRMLNodeComboBox(QWidget):
     """Chooses a node of the scene by class."""
 
+    SCENE_SIGNALS = ("currentNodeChanged(vtkMRMLNode*)",)
     currentNodeChanged = Signal(object)
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -110,6 +108,7 @@ class qMRMLNodeComboBox(QWidget):
         layout.addWidget(self._box)
         self._scene: Any = None
         self._types: list[str] = []
+        self._hidden: list[str] = []
         self._none = False
         self._ids: list[str | None] = []
         self._filters: dict[str, tuple[str, str]] = {}
@@ -129,6 +128,7 @@ class qMRMLNodeComboBox(QWidget):
             for kind in self._types
             for i in range(self._scene.GetNumberOfNodesByClass(kind))
             if not (node := self._scene.GetNthNodeByClass(i, kind)).GetHideFromEditors()
+            and not any(node.IsA(hidden) for hidden in self._hidden)
         ]
         before = self._box.blockSignals(True)
         self._box.clear()
@@ -158,6 +158,9 @@ class qMRMLNodeComboBox(QWidget):
     nodeTypes = Property(
         "QStringList", lambda self: self._types, lambda self, types: setattr(self, "_types", list(types))
     )
+    hideChildNodeTypes = Property(
+        "QStringList", lambda self: self._hidden, lambda self, types: setattr(self, "_hidden", list(types))
+    )
     noneEnabled = Property(bool, lambda self: self._none, lambda self, v: setattr(self, "_none", v))
     showChildNodeTypes = Property(bool, lambda self: True, lambda self, v: None)
     showHidden = Property(bool, lambda self: False, lambda self, v: None)
@@ -168,31 +171,59 @@ class qMRMLNodeComboBox(QWidget):
     selectNodeUponCreation = Property(bool, lambda self: False, lambda self, v: None)
 
 
-class qMRMLTableView(QTableView):
-    """Shows a table node."""
+class ctkSearchBox(QLineEdit):
+    """A line to search with."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._node: Any = None
-
-    def setMRMLScene(self, scene: Any) -> None:
-        pass
-
-    def mrmlTableNode(self) -> Any:
-        return self._node
-
-    def setMRMLTableNode(self, node: Any) -> None:
-        self._node = node
-        if node is None:
-            self.setModel(None)
-            return
-        model = QStandardItemModel(node.GetNumberOfRows(), node.GetNumberOfColumns())
-        model.setHorizontalHeaderLabels([node.GetColumnName(i) for i in range(node.GetNumberOfColumns())])
-        for row in range(node.GetNumberOfRows()):
-            for column in range(node.GetNumberOfColumns()):
-                model.setItem(row, column, QStandardItem(node.GetCellText(row, column)))
-        self.setModel(model)
+        self.setClearButtonEnabled(True)
 
 
-CUSTOM = (qMRMLWidget, ctkCollapsibleButton, ctkSliderWidget, qMRMLNodeComboBox, qMRMLTableView)
+class ctkDirectoryButton(QWidget):
+    """A button that holds a folder."""
+
+    directoryChanged = Signal(str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._button = QPushButton()
+        layout.addWidget(self._button)
+
+    def _set(self, folder: str) -> None:
+        if folder != self._button.text():
+            self._button.setText(folder)
+            self.directoryChanged.emit(folder)
+
+    directory = Property(str, lambda self: self._button.text(), _set, notify=directoryChanged)
+
+
+class ctkCollapsibleGroupBox(QGroupBox):
+    """A group that can be folded away."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setCheckable(True)
+        self.toggled.connect(self._fold)
+
+    def _fold(self, shown: bool) -> None:
+        self.setMaximumHeight(16777215 if shown else 24)
+
+    def showEvent(self, event: Any) -> None:
+        super().showEvent(event)
+        self._fold(self.isChecked())
+
+    collapsed = Property(bool, lambda self: not self.isChecked(), lambda self, v: self.setChecked(not v))
+
+
+CUSTOM = (
+    qMRMLWidget,
+    ctkCollapsibleButton,
+    ctkCollapsibleGroupBox,
+    ctkDirectoryButton,
+    ctkSearchBox,
+    ctkSliderWidget,
+    qMRMLNodeComboBox,
+)
 """All of them, for the loader of .ui files."""

@@ -9,7 +9,7 @@ import slicer
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 loader = unittest.TestLoader()
 suite = unittest.TestSuite(
-    [loader.loadTestsFromName("MediScanModuleTest"), loader.loadTestsFromName("MediScan.MediScanTest")]
+    [loader.loadTestsFromName(name) for name in ("MediScanModuleTest", "MediScanPanelTest", "MediScan.MediScanTest")]
 )
 result = unittest.TextTestRunner(verbosity=2).run(suite)
 slicer.util.exit(slicer.util.EXIT_SUCCESS if result.wasSuccessful() else slicer.util.EXIT_FAILURE)

@@ -1,0 +1,1 @@
+"""The sections of MediScan's panel: widgets and wiring, one section a file."""
