@@ -632,16 +632,19 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
             return None
         slicer.modules.plots.logic().ShowChartInLayout(chart)
         for number in range(layoutManager.plotViewCount):
-            view = layoutManager.plotWidget(number).plotView()
-            node = view.mrmlPlotViewNode()
+            widget = layoutManager.plotWidget(number)
+            node = widget.mrmlPlotViewNode()
             if node is not None and node.GetPlotChartNodeID() == chart.GetID():
-                node.SetInteractionMode(slicer.vtkMRMLPlotViewNode.InteractionModeSelectPoints)
-                return view
+                return widget.plotView()
         return None
 
     @staticmethod
-    def showSelectedSlice(seriesIDs: Any, selections: Any) -> None:
-        """Move the slice views to the slice of a point of the plot; the arguments are those of `dataSelected`."""
+    def showSelectedSlice(seriesIDs: Any, selections: Any) -> bool:
+        """Move the slice views to the slice of a point of the plot; the arguments are those of `dataSelected`.
+
+        Returns:
+            True where a point was selected.
+        """
         from MediScanLib.scene.slice_plot import show_slice, slice_of_point
 
         for number in range(seriesIDs.GetNumberOfValues()):
@@ -650,7 +653,8 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
                 found = slice_of_point(slicer.mrmlScene, seriesIDs.GetValue(number), points.GetValue(0))
                 if found is not None:
                     show_slice(slicer.mrmlScene, *found)
-                    return
+                return True
+        return False
 
     # side by side
 

@@ -20,7 +20,8 @@ class FindingsSection:
         self.panel, self.ui, self.logic = panel, panel.ui, panel.logic
         icon = slicer.app.style().standardIcon(qt.QStyle.SP_MessageBoxWarning)
         self.ui.deferralIconLabel.setPixmap(icon.pixmap(24, 24))
-        self._plot = None
+        self._plot: Any = None
+        self._clearing = False
         self.ui.plotButton.connect("clicked(bool)", self.onPlot)
 
     def show(self, volumeNode: Any) -> None:
@@ -53,7 +54,13 @@ class FindingsSection:
 
     def onPointSelected(self, seriesIDs: Any, selections: Any) -> None:
         """Move the slice views to the slice of the point that was clicked."""
-        self.logic.showSelectedSlice(seriesIDs, selections)
+        if self._clearing:
+            return
+        if self.logic.showSelectedSlice(seriesIDs, selections) and self._plot is not None:
+            # a click on another curve would leave this point selected, and lead to its slice again
+            self._clearing = True
+            self._plot.RemovePlotSelections()
+            self._clearing = False
 
     def _showCertainty(self, said: dict[str, Any]) -> None:
         certainty = said["certainty"]

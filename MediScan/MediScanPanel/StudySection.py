@@ -139,8 +139,9 @@ class StudySection:
         blocked = self.ui.modelList.blockSignals(True)
         self.ui.modelList.setCurrentRow(self._names.index(name) if name in self._names else -1)
         self.ui.modelList.blockSignals(blocked)
+        searched = bool(self.ui.modelSearchBox.text.strip())
         self.ui.modelCardBrowser.setPlainText(
-            self.logic.modelCard(name) if name in self._names else _("No model holds these words.")
+            _("No model holds these words.") if searched and name not in self._names else self.logic.modelCard(name)
         )
 
     def _select(self, name: str) -> None:

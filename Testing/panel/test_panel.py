@@ -33,6 +33,11 @@ def test_an_image_enables_apply_and_a_bad_value_disables_it(panel, slicer, pictu
     assert panel.ui.applyButton.enabled
 
 
+def test_it_fits_a_dock_of_400_pixels(panel) -> None:
+    panel.ui.modelsGroupBox.collapsed = False
+    assert panel.window.minimumSizeHint().width() <= 400
+
+
 # a run
 
 
