@@ -6,7 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-SHORTCUT = "Ctrl+H"
+SHORTCUT = "Ctrl+Shift+H"
 
 
 class HeatMapSection:

@@ -215,7 +215,7 @@ def test_the_shortcut_works_while_the_module_is_open(panel, loaded, slicer, monk
     monkeypatch.setattr(slicer.util, "mainWindow", lambda: window)
     panel.enter()
     shortcut = panel.heatMap._shortcut
-    assert shortcut._object.key().toString() == "Ctrl+H"
+    assert shortcut._object.key().toString() == "Ctrl+Shift+H"
     before = panel.node.showHeatMap
     shortcut._object.activated.emit()
     assert panel.node.showHeatMap is not before
