@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -25,13 +25,14 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     scratch = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+        descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name[:40]}-", dir=path.parent)
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         Path(scratch).chmod(0o644)  # made private; whoever may look into the folder may read it
         Path(scratch).replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         before = " What was there before is untouched." if path.is_file() else ""
         raise WriteError(
@@ -40,3 +41,13 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if scratch is not None:
             Path(scratch).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming itself survive a power cut, where the system lets folders be synced."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

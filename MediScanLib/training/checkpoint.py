@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from ..errors import CheckpointError, WriteError
+from ..writing import atomic_write
 
 FORMAT = 1
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file so that at any moment either the old or the complete new one is there.
-
-    Args:
-        path: File.
-        write: Fills the open file.
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain values, so that at any moment either the old or the complete new file is there.
 
     Raises:
         WriteError: The disk is full or the folder cannot be written; the old file is untouched.
     """
-    scratch = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(scratch).chmod(0o644)  # made private; others may read what a run left
-        Path(scratch).replace(path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        before = " What was written before is untouched." if path.exists() else ""
-        raise WriteError(
-            f"{path}: cannot be written ({error}). Free some space or name another folder.{before}"
-        ) from error
-    finally:
-        if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
-
-
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors and plain values, see `write_atomically`."""
-    write_atomically(path, lambda stream: torch.save({"format": FORMAT, **state}, stream))
+    with atomic_write(path) as stream:
+        try:
+            torch.save({"format": FORMAT, **state}, stream)
+        except RuntimeError as error:  # torch reports a full disk so
+            raise OSError(str(error)) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -111,13 +86,3 @@ def _differences(stored: Any, current: Any, name: str = "") -> list[str]:
             found += _differences(stored.get(key), current.get(key), inner)
         return found
     return [] if stored == current else [f"{name} is {stored!r} there and {current!r} here"]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself survive a power cut, where the system lets folders be synced."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

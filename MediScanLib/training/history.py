@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .checkpoint import write_atomically
+from ..writing import atomic_write
 
 Row = Mapping[str, float]
 
@@ -18,7 +18,8 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["epoch"], lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
-    write_atomically(path, lambda stream: stream.write(text.getvalue().encode()))
+    with atomic_write(path) as stream:
+        stream.write(text.getvalue().encode())
 
 
 def describe_epoch(row: Row) -> str:
@@ -63,4 +64,5 @@ def draw_curves(path: Path, rows: Sequence[Row], monitor: str, best_epoch: int) 
     right.legend(lines, [str(line.get_label()) for line in lines], **below)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    write_atomically(path, lambda stream: stream.write(buffer.getvalue()))
+    with atomic_write(path) as stream:
+        stream.write(buffer.getvalue())

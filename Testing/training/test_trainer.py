@@ -35,13 +35,14 @@ from MediScanLib.prediction.preprocessing import prepare_slices
 from MediScanLib.progress import CallbackProgress, SilentProgress
 from MediScanLib.study.reading import read_image
 from MediScanLib.training import loading
-from MediScanLib.training.checkpoint import load_checkpoint, require_space, save_checkpoint, write_atomically
+from MediScanLib.training.checkpoint import load_checkpoint, require_space, save_checkpoint
 from MediScanLib.training.datasets import read_manifest
 from MediScanLib.training.loading import PreparedImages, StandardizedImages
 from MediScanLib.training.optimization import make_optimizer, rate_at
 from MediScanLib.training.recipe import TrainingRun, train_bundle
 from MediScanLib.training.sampling import BalancedBatches, balanced_weights
 from MediScanLib.training.trainer import Trainer, half_precision
+from MediScanLib.writing import atomic_write
 
 CPU = torch.device("cpu")
 LINES = ["image", "label", "split"]
@@ -497,12 +498,9 @@ def test_room_is_asked_for_beforehand(tmp_path) -> None:
 
 
 def test_a_writer_that_fails_leaves_nothing_behind(tmp_path) -> None:
-    def fail(stream) -> None:
+    with pytest.raises(WriteError, match="no space left"), atomic_write(tmp_path / "file") as stream:
         stream.write(b"half")
         raise OSError("no space left")
-
-    with pytest.raises(WriteError, match="no space left"):
-        write_atomically(tmp_path / "file", fail)
     assert not list(tmp_path.iterdir())
 
 

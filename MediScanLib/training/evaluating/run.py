@@ -16,7 +16,7 @@ from ...errors import DataError
 from ...prediction.predictor import Predictor
 from ...progress import Progress, SilentProgress
 from ...study.record import ClinicalRecord
-from ..checkpoint import write_atomically
+from ...writing import atomic_write
 from ..datasets import Study, read_manifest
 from ..regions import NO_COPY, NO_MARKS, MarkFiles, Region, regions_of
 from ..trainer import HISTORY
@@ -223,4 +223,5 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda stream: stream.write(text.encode()))
+    with atomic_write(path) as stream:
+        stream.write(text.encode())
