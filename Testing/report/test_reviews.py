@@ -477,4 +477,4 @@ def test_export_is_whole_or_not_at_all(store, review, tmp_path, monkeypatch):
     with pytest.raises(WriteError, match=r"old.csv: cannot be written \(No space left.*untouched"):
         store.export(tmp_path / "old.csv")
     assert (tmp_path / "old.csv").read_text() == "old"
-    assert not list(tmp_path.glob(".new-*"))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
