@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "slicer" / "Python"
+MODULE = Path(__file__).resolve().parents[2] / "MediScan" / "MediScan.py"
 NEEDS_THE_APPLICATION = {
     "test_module_is_loaded": "the module's place in the application",
     "test_sample_data": "the Sample Data module",
@@ -34,11 +35,11 @@ NEEDS_A_WINDOW = {
 def names() -> list[str]:
     """Every test in the folder, as module.class.test."""
     found = []
-    for file in ("MediScanModuleTest.py", "MediScanPanelTest.py"):
-        for node in ast.parse((FOLDER / file).read_text(encoding="utf-8")).body:
+    for file in (FOLDER / "MediScanModuleTest.py", FOLDER / "MediScanPanelTest.py", MODULE):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
                 tests = [part.name for part in node.body if getattr(part, "name", "").startswith("test_")]
-                found += [f"{Path(file).stem}.{node.name}.{test}" for test in tests]
+                found += [f"{file.stem}.{node.name}.{test}" for test in tests]
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -80,13 +79,9 @@ def test_another_record_costs_the_head_only(fusion, spatial_dims, slices, passes
 def test_the_shipped_model_on_a_real_radiograph(shared_data, passes) -> None:
     image = read_image(sorted((shared_data / "images" / "nih").iterdir())[0])
     predictor = Predictor.load(device="cpu")
-    started = time.perf_counter()
     predictor(image, SICK)
-    middle = time.perf_counter()
     again = predictor(image, WELL)
-    full, short = middle - started, time.perf_counter() - middle
     assert passes == [1]
-    assert short < full / 2, "a small part of it, even where others use the machine"
     assert same(again, Predictor.load(device="cpu")(image, WELL))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
+import unittest
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,9 +103,8 @@ class ScriptedLoadableModuleLogic:
         return node
 
 
-class ScriptedLoadableModuleTest:
-    def __init__(self) -> None:
-        pass
+class ScriptedLoadableModuleTest(unittest.TestCase):
+    """Base of the module's own tests."""
 
 
 def load_ui(path: str) -> Wrapper:

@@ -103,8 +103,7 @@ class StudyTest(PanelTestCase):
         loadPhantom()
         node = loadPhantom()
         slicer.app.applicationLogic().GetSelectionNode().SetActiveVolumeID(node.GetID())
-        self.widget.initializeParameterNode()
-        self.assertEqual(self.ui.inputSelector.currentNodeID, node.GetID())
+        self.assertEqual(self.logic.firstImage().GetID(), node.GetID())
 
     def test_what_is_known_of_the_image(self):
         self.choose(axial_volume())
