@@ -34,6 +34,7 @@ bench: $(VENV)/installed-test
 	mkdir -p Testing/output
 	$(BIN)/python Testing/benchmarks/bench_activation.py --output Testing/output/benchmark.md
 	$(BIN)/python Testing/benchmarks/bench_training.py --output Testing/output/benchmark-training.md
+	$(BIN)/python Testing/benchmarks/bench_what_if.py --output Testing/output/benchmark-what-if.md
 
 bench-medmnist: $(VENV)/installed-test
 	rm -rf Testing/output/medmnist
