@@ -30,8 +30,8 @@ class CompareSection(VTKObservationMixin):
         self.panel, self.ui, self.logic, self.runner = panel, panel.ui, panel.logic, panel.runner
         self._shown = ""
         self._rest = qt.QTimer()
-        self._rest.singleShot = True
-        self._rest.interval = REST_MILLISECONDS
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(REST_MILLISECONDS)
         self._rest.connect("timeout()", self.onRested)
         self.ui.compareButton.connect("clicked(bool)", self.onCompare)
         self.ui.leaveCompareButton.connect("clicked(bool)", self.leave)

@@ -24,8 +24,8 @@ class RunSection(VTKObservationMixin):
         self._slices = 1
         self._lastSlice: int | None = None
         self._rest = qt.QTimer()
-        self._rest.singleShot = True
-        self._rest.interval = AUTO_RUN_MILLISECONDS
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(AUTO_RUN_MILLISECONDS)
         self._rest.connect("timeout()", self.onSliceRested)
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
 

@@ -50,7 +50,7 @@ class Runner:
         self._changed = changed
         self.job: Job | None = None
         self._timer = qt.QTimer()
-        self._timer.interval = POLL_MILLISECONDS
+        self._timer.setInterval(POLL_MILLISECONDS)
         self._timer.connect("timeout()", self._poll)
 
     @property

@@ -23,8 +23,8 @@ class WhatIfSection:
         for name, info in FIELDS.items():
             self.ui.whatIfFieldComboBox.addItem(info.title, name)
         self._rest = qt.QTimer()
-        self._rest.singleShot = True
-        self._rest.interval = REST_MILLISECONDS
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(REST_MILLISECONDS)
         self._rest.connect("timeout()", self.onRested)
         self.ui.whatIfFieldComboBox.connect("currentIndexChanged(int)", self.onFieldChanged)
         self.ui.whatIfSlider.connect("valueChanged(double)", self.onValueChanged)

@@ -118,6 +118,8 @@ class Wrapper:
         return method
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if (type(self._object).__name__, name) in _SHADOWED:
+            raise AttributeError(f"{name} is a static method in the application; call set{name[0].upper()}{name[1:]}")
         if self._object.metaObject().indexOfProperty(name) < 0:
             raise AttributeError(f"{type(self._object).__name__} has no property {name!r}")
         if not self._object.setProperty(name, unwrap(value)):
@@ -145,6 +147,9 @@ class Wrapper:
             function
         )
 
+
+_SHADOWED = frozenset({("QTimer", "singleShot")})
+"""Properties that static methods of the same name hide."""
 
 _COUNTS = frozenset({"count", "currentText"})
 
