@@ -118,9 +118,9 @@ class RunSection(VTKObservationMixin):
         if self.runner.job is not None:
             self._rest.start()
             return
-        current = self.logic.currentSlice(node.inputVolume)
-        if current is not None and current != self._lastSlice and self.logic.dependenciesInstalled():
-            with slicer.util.tryWithErrorDisplay(_("The slice was not looked at.")):
+        with slicer.util.tryWithErrorDisplay(_("The slice was not looked at.")):
+            current = self.logic.currentSlice(node.inputVolume)
+            if current is not None and current != self._lastSlice and self.logic.dependenciesInstalled():
                 self._start(jump=False)
 
     def slices(self) -> list[int] | None:
