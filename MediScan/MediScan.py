@@ -37,7 +37,7 @@ from MediScanPanel.CompareSection import CompareSection  # noqa: E402
 from MediScanPanel.ExportSection import ExportSection  # noqa: E402
 from MediScanPanel.FindingsSection import FindingsSection  # noqa: E402
 from MediScanPanel.HeatMapSection import HeatMapSection  # noqa: E402
-from MediScanPanel.ParameterNode import DEFAULT_MODEL, MediScanParameterNode  # noqa: E402
+from MediScanPanel.ParameterNode import DEFAULT_MODEL, MediScanParameterNode, mendValues  # noqa: E402
 from MediScanPanel.PatientSection import PatientSection  # noqa: E402
 from MediScanPanel.ReviewSection import ReviewSection  # noqa: E402
 from MediScanPanel.Runner import Runner  # noqa: E402
@@ -98,7 +98,7 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.defaultModel = DEFAULT_MODEL
         self._nodeGuiTag = None
         self._shownVolumeID = ""
-        self._sections: list[Any] = []
+        self._followed: Any = None
 
     def setup(self) -> None:
         """Called when the user opens the module the first time."""
@@ -118,11 +118,16 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.whatIf = WhatIfSection(self)
         self.review = ReviewSection(self)
         self.export = ExportSection(self)
+        self._changed = qt.QTimer()
+        self._changed.setSingleShot(True)
+        self._changed.setInterval(0)  # once for everything that changes in one go
+        self._changed.connect("timeout()", self._onImageChanged)
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
         self.ui.welcomeFrame.visible = not slicer.util.settingsValue(WELCOMED, False, converter=slicer.util.toBool)
         self.ui.welcomeButton.connect("clicked(bool)", self.onWelcomed)
         self.study.fillModels()
@@ -173,14 +178,18 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    def onSceneStartImport(self, caller: vtk.vtkObject, event: str) -> None:
+        """Called before a scene is loaded: the selectors are filled anew then, and must not choose for the user."""
+        self.setParameterNode(None)
+
     def onSceneEndImport(self, caller: vtk.vtkObject, event: str) -> None:
         """Called after a scene was loaded: only now are all nodes there that the parameter node points to."""
         if self.parent.isEntered:
             self.initializeParameterNode()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
-    def onNodeRemoved(self, caller: vtk.vtkObject, event: str, removed: Any) -> None:
-        """What was made for an image goes with it."""
+    def onNodeAboutToBeRemoved(self, caller: vtk.vtkObject, event: str, removed: Any) -> None:
+        """What was made for an image goes with it, while the references to the image still lead to it."""
         if removed is not None and removed.IsA("vtkMRMLVolumeNode") and not slicer.mrmlScene.IsClosing():
             self.logic.removeResults(removed)
 
@@ -200,6 +209,7 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.node = inputParameterNode
         self._nodeGuiTag = None
         self._shownVolumeID = ""
+        self._follow(None)
         if self.node:
             self.run.checkDependencies()
             self._nodeGuiTag = self.node.connectGui(self.ui)
@@ -236,9 +246,30 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         volumeID = node.inputVolume.GetID() if node.inputVolume else None
         if volumeID != self._shownVolumeID:
             self._shownVolumeID = volumeID
+            self._follow(node.inputVolume)
             self._showVolume(node.inputVolume)
         for section in (self.study, self.patient, self.run, self.heatMap, self.compare, self.export):
             section.update()
+
+    def _follow(self, volumeNode: vtkMRMLScalarVolumeNode | None) -> None:
+        """Hear of it when the image changes: the first in the scene is chosen before it has its voxels."""
+        for event in (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent):
+            if self._followed is not None:
+                self.removeObserver(self._followed, event, self._onImageModified)
+            if volumeNode is not None:
+                self.addObserver(volumeNode, event, self._onImageModified)
+        self._followed = volumeNode
+
+    def _onImageModified(self, caller: object = None, event: object = None) -> None:
+        self._changed.start()
+
+    def _onImageChanged(self) -> None:
+        """Say anew what is known of the image, and whether it can be looked at."""
+        if self.node:
+            self.patient.showPrefill(self.node.inputVolume)
+            self.run.showVolume(self.node.inputVolume)
+            self.study.show(self.node.inputVolume)
+            self.run.update()
 
     def _showVolume(self, volumeNode: vtkMRMLScalarVolumeNode | None) -> None:
         """Fill every section with what the scene holds for an image."""
@@ -259,7 +290,7 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
 
     def getParameterNode(self) -> MediScanParameterNode:
         """The parameter node of this module in the scene."""
-        return MediScanParameterNode(super().getParameterNode())
+        return mendValues(MediScanParameterNode(super().getParameterNode()))
 
     # packages
 
@@ -631,12 +662,11 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         if layoutManager is None:
             return None
         slicer.modules.plots.logic().ShowChartInLayout(chart)
-        for number in range(layoutManager.plotViewCount):
-            widget = layoutManager.plotWidget(number)
-            node = widget.mrmlPlotViewNode()
-            if node is not None and node.GetPlotChartNodeID() == chart.GetID():
-                return widget.plotView()
-        return None
+        widgets = [layoutManager.plotWidget(number) for number in range(layoutManager.plotViewCount)]
+        nodes = [(widget, widget.mrmlPlotViewNode()) for widget in widgets]
+        showing = [(widget, node) for widget, node in nodes if node and node.GetPlotChartNodeID() == chart.GetID()]
+        showing.sort(key=lambda pair: not pair[1].IsMappedInLayout())  # views of other layouts hold the chart, too
+        return showing[0][0].plotView() if showing else None
 
     @staticmethod
     def showSelectedSlice(seriesIDs: Any, selections: Any) -> bool:

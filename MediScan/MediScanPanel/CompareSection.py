@@ -88,8 +88,10 @@ class CompareSection(VTKObservationMixin):
             if regionNode.IsA("vtkMRMLMarkupsNode"):
                 self.addObserver(regionNode, slicer.vtkMRMLMarkupsNode.PointModifiedEvent, self.onRegionModified)
             else:
-                segmentation = regionNode.GetSegmentation()
-                self.addObserver(segmentation, slicer.vtkSegmentation.RepresentationModified, self.onRegionModified)
+                kind, segmentation = slicer.vtkSegmentation, regionNode.GetSegmentation()
+                for event in (kind.SourceRepresentationModified, kind.SegmentAdded, kind.SegmentRemoved):
+                    self.addObserver(segmentation, event, self.onRegionModified)
+                self.addObserver(regionNode, slicer.vtkMRMLDisplayableNode.DisplayModifiedEvent, self.onRegionModified)
         self._rest.start()
 
     def onRegionModified(self, caller: object = None, event: object = None) -> None:

@@ -39,10 +39,13 @@ class FindingsSection:
             return
         self._showCertainty(said)
         self._showFindings(said)
-        self._showSeverity(said, results.summary["severity"])
+        self._showSeverity(said, results.summary.get("severity", ""))
         self._showContributions(said)
         self.ui.clinicalTextLabel.text = self._clinicalText(said)
-        self.ui.modelTextLabel.text = _("By {model}.").format(model=results.summary["model"])
+        provenance = said["provenance"]
+        self.ui.modelTextLabel.text = _("By {model}.").format(
+            model=results.summary.get("model") or f"{provenance['model']} {provenance['model_version']}"
+        )
 
     def onPlot(self) -> None:
         """Plot the scores by slice."""

@@ -71,8 +71,7 @@ class HeatMapSection:
         """The module was opened: its shortcut works from now on."""
         window = slicer.util.mainWindow()
         if window is not None and self._shortcut is None:
-            self._shortcut = qt.QShortcut(window)
-            self._shortcut.setKey(qt.QKeySequence(SHORTCUT))
+            self._shortcut = qt.QShortcut(qt.QKeySequence(SHORTCUT), window)
             self._shortcut.connect("activated()", self.toggle)
 
     def exit(self) -> None:

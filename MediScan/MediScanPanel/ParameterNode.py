@@ -44,3 +44,16 @@ class MediScanParameterNode:
     commonScale: bool = False
     comparison: Annotated[str, Choice(list(COMPARISONS))] = COMPARISONS[0]
     priorVolume: vtkMRMLScalarVolumeNode
+
+
+def mendValues(node: MediScanParameterNode) -> MediScanParameterNode:
+    """Put the default in place of values that are not acceptable, as in a scene of a version with other choices."""
+    for name in node.allParameters:
+        default = node.default(name).value
+        if default is None:  # a node
+            continue
+        try:
+            node.setValue(name, node.getValue(name))
+        except (TypeError, ValueError):
+            node.setValue(name, default)
+    return node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -68,6 +69,7 @@ class _Wrapped:
     def __init__(self, parameterNode: Any) -> None:
         object.__setattr__(self, "parameterNode", parameterNode)
         object.__setattr__(self, "_connections", {})
+        object.__setattr__(self, "allParameters", self._hints)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self._hints:
@@ -78,6 +80,9 @@ class _Wrapped:
         if name in ("AddObserver", "RemoveObserver", "StartModify", "EndModify", "Modified"):
             return getattr(self.parameterNode, name)
         raise AttributeError(name)
+
+    def default(self, name: str) -> types.SimpleNamespace:
+        return types.SimpleNamespace(value=self._defaults[name])
 
     def getValue(self, name: str) -> Any:
         kind = _base(self._hints[name])
@@ -104,18 +109,21 @@ class _Wrapped:
     def connectGui(self, ui: Any) -> int:
         """Bind every widget with a dynamic property SlicerParameterName to its parameter."""
         bound: list[Callable[[], None]] = []
-        active = [True]
+        active = [False]  # what is shown is not taken for what the user does
         for widget in vars(ui).values():
             name = widget._object.property("SlicerParameterName")
             if name:
                 bound.append(self._bind(widget, name, active))
 
         def update(*_: Any) -> None:
+            before, active[0] = active[0], False
             for show in bound:
                 show()
+            active[0] = before
 
         tag = self.parameterNode.AddObserver("ModifiedEvent", update)
         update()
+        active[0] = True
         self._connections[tag] = active
         return int(tag)
 

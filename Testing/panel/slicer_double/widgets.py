@@ -116,25 +116,42 @@ class qMRMLNodeComboBox(QWidget):
 
     def setMRMLScene(self, scene: Any) -> None:
         self._scene = scene
-        for event in ("NodeAddedEvent", "NodeRemovedEvent"):
-            scene.AddObserver(getattr(scene, event), lambda *_: self.refresh())
-        self.refresh()
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
+            scene.AddObserver(event, self._read)
+        for event in (scene.EndImportEvent, scene.EndCloseEvent):
+            scene.AddObserver(event, lambda *_: self._read_anew())
+        self._fill(self._nodes())
 
-    def refresh(self) -> None:
-        """Read the nodes of the scene anew; the chosen one stays chosen."""
-        chosen = self.currentNodeID
-        nodes = [
+    def _read(self, *_: Any) -> None:
+        if not self._scene.IsImporting() and not self._scene.IsClosing():
+            self._fill(self._nodes())
+
+    def _read_anew(self) -> None:
+        """As the application does after a scene was loaded: all are taken away first, so that nothing stays chosen."""
+        self._fill([])
+        self._fill(self._nodes())
+
+    def _nodes(self) -> list[Any]:
+        return [
             node
             for kind in self._types
             for i in range(self._scene.GetNumberOfNodesByClass(kind))
             if not (node := self._scene.GetNthNodeByClass(i, kind)).GetHideFromEditors()
             and not any(node.IsA(hidden) for hidden in self._hidden)
         ]
+
+    def _fill(self, nodes: list[Any]) -> None:
+        """Offer nodes. The chosen one stays chosen; the first of all chooses itself, as the one after a gone one."""
+        chosen, index, empty = self.currentNodeID, self._box.currentIndex(), not self._ids
         before = self._box.blockSignals(True)
         self._box.clear()
         self._ids = ([None] if self._none else []) + [node.GetID() for node in nodes]
         self._box.addItems((["None"] if self._none else []) + [node.GetName() or "" for node in nodes])
-        self._box.setCurrentIndex(self._ids.index(chosen) if chosen in self._ids else -1)
+        if chosen in self._ids:
+            index = self._ids.index(chosen)
+        elif empty:
+            index = 0
+        self._box.setCurrentIndex(min(index, len(self._ids) - 1))
         self._box.blockSignals(before)
         if chosen != self.currentNodeID:
             self.currentNodeChanged.emit(self.currentNode())
