@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from ..notice import RESEARCH_USE_NOTICE
 from .heatmaps import HeatMaps
 
-SCHEMA_VERSION: Literal["1.0"] = "1.0"
+SCHEMA_VERSION: Literal["1.1"] = "1.1"
+"""1.1 added what tells how far a prediction can be trusted; all of that may be absent, so that 1.0 still loads."""
 
 
 class _Part(BaseModel):
@@ -44,6 +45,7 @@ class Finding(_Part):
         decision: "unsure" within the bundle's margin around the threshold.
         calibrated: Whether the probability was calibrated on held-out data.
         operating_point: What the threshold stands for, such as "sensitivity 0.90, specificity 0.71 on val".
+        interval: 5th and 95th percentile of the probability over dropout samples of the head; None where not drawn.
     """
 
     label: str
@@ -52,6 +54,7 @@ class Finding(_Part):
     decision: Literal["present", "absent", "unsure"]
     calibrated: bool
     operating_point: str | None = None
+    interval: tuple[float, float] | None = None
 
 
 class Severity(_Part):
@@ -90,6 +93,8 @@ class HeatMapSummary(_Part):
         index: (slice, row, column) in the image.
         position: The same place, LPS mm; None where the image has no spacing.
         file: Where a face stored the picture or the map.
+        method: How the map was made, one of `explanations.METHODS`.
+        against: The finding that the map tells it from; None where it tells it from everything.
     """
 
     label: str
@@ -98,6 +103,8 @@ class HeatMapSummary(_Part):
     index: tuple[int, int, int]
     position: tuple[float, float, float] | None
     file: str | None = None
+    method: str = "gradcam"
+    against: str | None = None
 
 
 class ClinicalContribution(_Part):
@@ -135,6 +142,108 @@ class ClinicalUse(_Part):
     contributions: list[ClinicalContribution] = []
 
 
+class ModalityShare(_Part):
+    """How much of one finding came from the image, and how much from the clinical values.
+
+    The log-odds of its probability are `neither` + `image` + `record`: Shapley values of two players.
+
+    Attributes:
+        finding: Label.
+        neither: Log-odds with the image hidden and every clinical value unknown.
+        image: What the image adds.
+        record: What the clinical values add.
+    """
+
+    finding: str
+    neither: float
+    image: float
+    record: float
+
+
+class SimilarCase(_Part):
+    """A training case that the network sees as like this one.
+
+    Attributes:
+        label: What it is labelled with.
+        source: Data set.
+        distance: In the network's features, as a multiple of the largest distance that is accepted as known.
+        licence: Of the image.
+        view: Such as "PA".
+        age_years: Of the patient, rounded to tens.
+        sex: Of the patient.
+        image: The file's public name in its data set; None where its licence does not let it be shown.
+    """
+
+    label: str
+    source: str
+    distance: float = Field(ge=0)
+    licence: str
+    view: str | None = None
+    age_years: int | None = None
+    sex: str | None = None
+    image: str | None = None
+
+
+class Faithfulness(_Part):
+    """Whether the places that a heat map names are those that the network leans on, in this very image.
+
+    Petsiuk et al., "RISE", BMVC 2018: the hottest places are hidden first (deletion) or shown first (insertion), and
+    the probability is averaged on the way.
+
+    Attributes:
+        finding: Label.
+        method: How the map was made, one of `explanations.METHODS`.
+        deletion: Mean probability while the hottest places go first: low is good.
+        insertion: Mean probability while the hottest places come first: high is good.
+        random_deletion: The same in random orders, mean.
+        random_insertion: The same in random orders, mean.
+        better_than_random: Whether the map is better than nearly all random orders.
+        verdict: In one line.
+    """
+
+    finding: str
+    method: str
+    deletion: float
+    insertion: float
+    random_deletion: float
+    random_insertion: float
+    better_than_random: bool
+    verdict: str
+
+
+class PredictionSet(_Part):
+    """Findings that hold the true one in the stated share of cases, whichever it is.
+
+    Class-conditional conformal prediction (Vovk, ACML 2012).
+
+    Attributes:
+        coverage: Nominal share, 0..1.
+        labels: Findings that cannot be excluded at that coverage; the likeliest first, possibly none.
+    """
+
+    coverage: float = Field(gt=0, lt=1)
+    labels: list[str]
+
+
+class Uncertainty(_Part):
+    """How the head's answers scatter when features are dropped (Gal and Ghahramani, ICML 2016).
+
+    Both in shares of the largest possible entropy, 0..1.
+
+    Attributes:
+        samples: How many answers were drawn.
+        total: Entropy of the mean answer.
+        epistemic: The part of it that is disagreement between the answers: their mutual information with the weights
+            (Houlsby et al. 2011).
+        relative: `epistemic` as a multiple of the largest that is accepted; None where the model has no limit.
+    """
+
+    samples: int = Field(ge=2)
+    total: float = Field(ge=0)
+    epistemic: float = Field(ge=0)
+    relative: float | None = Field(default=None, ge=0)
+
+
 class DeferralReason(_Part):
     """Why the model would rather leave the decision to a human."""
 
@@ -151,12 +260,16 @@ class Certainty(_Part):
         reasons: Why, the gravest first.
         novelty: Distance from the training images as a multiple of the largest accepted one; above 1 the study is
             deferred. None where the model cannot tell.
+        sets: Findings that cannot be excluded, by rising coverage; empty where the model has no such limits.
+        uncertainty: How the head's answers scatter; None where not drawn.
     """
 
     label: str
     deferred: bool
     reasons: list[DeferralReason]
     novelty: float | None = Field(default=None, ge=0)
+    sets: list[PredictionSet] = []
+    uncertainty: Uncertainty | None = None
 
 
 class Provenance(_Part):
@@ -188,7 +301,7 @@ class Prediction(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal["1.0"] = SCHEMA_VERSION
+    schema_version: Literal["1.0", "1.1"] = SCHEMA_VERSION
     notice: str = RESEARCH_USE_NOTICE
     input: str
     image: ImageSummary
@@ -196,7 +309,10 @@ class Prediction(BaseModel):
     severity: Severity
     certainty: Certainty
     clinical: ClinicalUse
+    modalities: list[ModalityShare] = []
+    similar_cases: list[SimilarCase] = []
     heat_maps: list[HeatMapSummary]
+    faithfulness: list[Faithfulness] = []
     slices: list[SliceScore] = []
     volume_rule: str | None = None
     provenance: Provenance
