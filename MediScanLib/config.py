@@ -27,6 +27,7 @@ def _no_boolean(value: object) -> object:
 
 Integer = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_no_boolean)]
 
 
 class _Section(BaseModel):
@@ -175,13 +176,18 @@ class InferenceConfig(_Section):
     """How a network is asked.
 
     Attributes:
-        confidence_threshold: Highest probability of a study below which the prediction is deferred to a human.
+        confidence_threshold: Highest probability of a study below which the prediction is deferred to a human; None
+            for the limit of the model, 0.5 where it has none.
+        operating_point: Which of the model's thresholds decide what is present; "balanced" where it has no others.
+        dropout_samples: Answers of the head that tell how uncertain it is; 0 for none.
         max_batch_size: Images or slices that go through the network at once, at most.
         explainability: Whether heat maps are made.
         severity_scoring: Whether the severity is reported.
     """
 
-    confidence_threshold: Number = Field(default=0.5, ge=0, le=1)
+    confidence_threshold: Fraction | None = None
+    operating_point: Literal["balanced", "sensitive", "specific"] = "balanced"
+    dropout_samples: Integer = Field(default=30, ge=0, le=1000)
     max_batch_size: Integer = Field(default=8, ge=1)
     explainability: StrictBool = True
     severity_scoring: StrictBool = True
@@ -294,6 +300,8 @@ def _section(name: str) -> type[BaseModel]:
 
 def _allowed(section: type[BaseModel], field: str) -> str:
     schema = section.model_json_schema()["properties"][field]
+    if "anyOf" in schema:  # or null
+        schema = {**schema, **schema["anyOf"][0]}
     if "enum" in schema:
         return " or ".join(repr(value) for value in schema["enum"])
     kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from ..config import ModelConfig
 from ..study.fields import FIELDS
 
-CARD_SCHEMA_VERSION: Literal["1.0"] = "1.0"
+CARD_SCHEMA_VERSION: Literal["1.1"] = "1.1"
+"""1.1 added `conformal`, `epistemic`, `confidence`, `operating_points` and `needed_fields`; 1.0 has none of them."""
 
 _LONGEST_SIDE = 2048
 _MOST_CELLS = 1 << 24  # 256 x 256 x 256; a card from outside must not ask for more memory than machines have
@@ -101,17 +102,34 @@ class Threshold(_Part):
     operating_point: str
 
 
-class NoveltyLimit(_Part):
-    """From which distance on an image is unlike those that the network was trained on.
+class Limit(_Part):
+    """Up to where, or from where on, a study is accepted.
 
     Attributes:
-        threshold: Largest distance that is accepted; see `network.novelty`.
-        accepted: Share of the studies it was chosen on that lie below.
+        threshold: The last value that is accepted.
+        accepted: Share of the studies it was chosen on that are.
         fitted_on: Which these were.
     """
 
     threshold: float = Field(gt=0)
     accepted: float = Field(gt=0, le=1)
+    fitted_on: str
+
+
+class ConformalLevel(_Part):
+    """Limits of the probabilities that make prediction sets of one coverage, whichever the true finding is.
+
+    Class-conditional split conformal prediction (Vovk, ACML 2012).
+
+    Attributes:
+        coverage: Nominal share of the studies of each finding whose set holds it.
+        thresholds: A finding is in the set from this calibrated probability on, in the order of the card's labels; 0
+            where too few studies were there to choose one.
+        fitted_on: Which they were.
+    """
+
+    coverage: float = Field(gt=0, lt=1)
+    thresholds: list[Annotated[float, Field(ge=0, le=1)]]
     fitted_on: str
 
 
@@ -184,8 +202,14 @@ class Card(_Part):
         input: Image input.
         clinical: Standardization by clinical field.
         calibration: None where probabilities are uncalibrated.
-        thresholds: Operating point by label.
-        novelty: None where the bundle cannot tell how unlike its training images an image is.
+        thresholds: Operating point by label, as many sick called sick as healthy called healthy.
+        operating_points: Others by name, each by label: "sensitive" and "specific".
+        conformal: Limits of prediction sets, by rising coverage; empty where none were fitted.
+        confidence: Lowest probability of the likeliest finding that is accepted; None where none was chosen.
+        epistemic: Largest epistemic uncertainty that is accepted; None where none was chosen.
+        needed_fields: Clinical values without which the network did worse on held-out studies.
+        novelty: Largest distance from the training images that is accepted, see `network.novelty`; None where the
+            bundle cannot tell.
         severity: None where no severity was learned.
         heat_map_scales: Raw heat-map value drawn as 1.0, by label.
         volume_slices: Neighbouring slices over which a 2D network's scores are averaged for a volume.
@@ -197,7 +221,7 @@ class Card(_Part):
         files: SHA-256 by file name.
     """
 
-    schema_version: Literal["1.0"] = CARD_SCHEMA_VERSION
+    schema_version: Literal["1.0", "1.1"] = CARD_SCHEMA_VERSION
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
     version: str
     title: str
@@ -208,7 +232,12 @@ class Card(_Part):
     clinical: dict[str, FieldStatistics]
     calibration: Calibration | None = None
     thresholds: dict[str, Threshold]
-    novelty: NoveltyLimit | None = None
+    operating_points: dict[str, dict[str, Threshold]] = {}
+    conformal: list[ConformalLevel] = []
+    confidence: Limit | None = None
+    epistemic: Limit | None = None
+    needed_fields: list[str] = []
+    novelty: Limit | None = None
     severity: SeverityScale | None = None
     heat_map_scales: dict[str, Annotated[float, Field(gt=0)]]
     volume_slices: int = Field(default=3, ge=1)
@@ -225,6 +254,14 @@ class Card(_Part):
             raise ValueError(f"labels {self.labels} are not {self.network.num_classes} different names")
         if set(self.thresholds) != set(self.labels):
             raise ValueError(f"thresholds are for {sorted(self.thresholds)}, labels are {sorted(self.labels)}")
+        for name, points in self.operating_points.items():
+            if set(points) != set(self.labels):
+                raise ValueError(f"operating point {name} is for {sorted(points)}, labels are {sorted(self.labels)}")
+        coverages = [level.coverage for level in self.conformal]
+        if coverages != sorted(set(coverages)) or any(len(c.thresholds) != len(self.labels) for c in self.conformal):
+            raise ValueError("conformal must have rising coverages and one threshold for each label")
+        if not set(self.needed_fields) <= set(FIELDS):
+            raise ValueError(f"needed_fields {self.needed_fields} are not all among {list(FIELDS)}")
         if set(self.heat_map_scales) != set(self.labels):
             raise ValueError(
                 f"heat_map_scales are for {sorted(self.heat_map_scales)}, labels are {sorted(self.labels)}"

@@ -231,13 +231,46 @@ class FusionNetwork(nn.Module):
             features: (B, C, *cells), from `features`.
             values: (B, clinical_dim), standardized; ignored where not observed.
             observed: (B, clinical_dim) bool.
-            dropout: Whether dropout is active; None follows the mode of the module. True in evaluation mode gives
-                Monte Carlo samples (Gal and Ghahramani 2016) without touching the mode.
+            dropout: Whether dropout is active; None follows the mode of the module.
         """
         active = self.training if dropout is None else dropout
         rate = self.dropout_rate if active else 0.0
         fused = self.fusion(features, values, observed, rate)
         return self.answer(functional.dropout(fused, rate, training=active))
+
+    def sampled(
+        self, features: torch.Tensor, values: torch.Tensor, observed: torch.Tensor, count: int, seed: int = 0
+    ) -> HeadOutput:
+        """Monte Carlo samples of the head with dropout (Gal and Ghahramani, ICML 2016), whatever the mode.
+
+        Every image meets the same draws, so that its answers do not depend on what else is in the batch, nor on the
+        device; the random state of torch is neither read nor changed.
+
+        Args:
+            features: (B, C, *cells), from `features`.
+            values: (B, clinical_dim), standardized; ignored where not observed.
+            observed: (B, clinical_dim) bool.
+            count: Samples.
+            seed: Of the draws.
+
+        Returns:
+            Logits (count, B, num_classes) and severity (count, B).
+        """
+        generator = torch.Generator().manual_seed(seed)
+        fusion = self.fusion
+        if isinstance(fusion, GatedFusion):
+            pooled = self._dropped(average_pool(features), count, generator)
+            gate, projected = fusion.state(pooled.flatten(0, 1), values.repeat(count, 1), observed.repeat(count, 1))
+            fused = (gate * projected).unflatten(0, (count, -1))
+        else:
+            fused = fusion(features, values, observed, 0.0).expand(count, -1, -1)
+        output = self.answer(self._dropped(fused, count, generator).flatten(0, 1))
+        return HeadOutput(*(part.unflatten(0, (count, -1)) for part in output))
+
+    def _dropped(self, features: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Features (B, F) or (count, B, F) with dropout: (count, B, F)."""
+        kept = torch.rand(count, 1, features.shape[-1], generator=generator) >= self.dropout_rate
+        return features * (kept / (1 - self.dropout_rate)).to(features)
 
     def answer(self, fused: torch.Tensor) -> HeadOutput:
         """The two linear heads on a fused vector (B, F)."""

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import InferenceConfig
-from ..network.card import Card
+from ..network.card import Card, Threshold
 from ..study.image import MedicalImage
 from ..study.record import FIELDS, ClinicalRecord, refused_prefill
 from .attribution import Attribution
-from .deferral import deferral_reasons
+from .certainty import intervals, prediction_sets, uncertainty
+from .deferral import Signs, deferral_reasons
 from .heatmaps import HeatMaps
 from .result import (
     Certainty,
@@ -39,12 +40,14 @@ class Scores:
         severity: (sample,) 0..1.
         contrast: False where every pixel of every sample was the same.
         novelty: (sample,) distance from the training images, None where the model cannot tell.
+        drawn: (sample, draw, finding) probabilities with dropout, None where not drawn.
     """
 
     probabilities: npt.NDArray[np.float64]
     severity: npt.NDArray[np.float64]
     contrast: bool
     novelty: npt.NDArray[np.float64] | None = None
+    drawn: npt.NDArray[np.float64] | None = None
 
 
 def assemble(
@@ -73,24 +76,35 @@ def assemble(
     """
     study = volume_scores(scores, card, slices)
     probabilities = study.probabilities
-    findings = [_finding(card, label, p) for label, p in zip(card.labels, probabilities.tolist(), strict=True)]
+    between = [None] * len(card.labels) if study.drawn is None else intervals(study.drawn)
+    thresholds = card.operating_points.get(settings.operating_point, card.thresholds)
+    findings = [
+        _finding(label, probability, thresholds[label], card.calibration is not None, interval)
+        for label, probability, interval in zip(card.labels, probabilities.tolist(), between, strict=True)
+    ]
     limit = card.novelty
-    novelty = None if limit is None or study.novelty is None else study.novelty / limit.threshold
-    reasons = deferral_reasons(
-        image,
-        card,
-        findings,
+    signs = Signs(
         contrast=scores.contrast,
-        novelty=novelty,
-        confidence_threshold=settings.confidence_threshold,
+        novelty=None if limit is None or study.novelty is None else study.novelty / limit.threshold,
+        sets=prediction_sets(probabilities, card),
+        uncertainty=None if study.drawn is None else uncertainty(study.drawn, card.epistemic),
+        missing=record.missing,
     )
+    reasons = deferral_reasons(image, card, findings, signs, settings.confidence_threshold)
     top = max(findings, key=lambda finding: finding.probability)
     prediction = Prediction(
         input=image.source,
         image=_summary(image, [*image.warnings, *refused_prefill(image.prefill)]),
         findings=findings,
         severity=_severity(card, settings, top, study.severity),
-        certainty=Certainty(label=top.label, deferred=bool(reasons), reasons=reasons, novelty=novelty),
+        certainty=Certainty(
+            label=top.label,
+            deferred=bool(reasons),
+            reasons=reasons,
+            novelty=signs.novelty,
+            sets=signs.sets,
+            uncertainty=signs.uncertainty,
+        ),
         clinical=_clinical_use(record, card, attribution),
         heat_maps=[] if maps is None else [_heat_map(image, maps, label) for label in card.labels],
         slices=_slice_scores(card, scores, slices) if len(slices) > 1 else [],
@@ -108,6 +122,7 @@ class StudyScores(NamedTuple):
         severity: 0..1.
         novelty: Distance from the training images, that of half of the samples; None where the model cannot tell.
         run: The samples that it is the mean of.
+        drawn: (draw, finding) the same mean for each dropout sample; None where not drawn.
         rule: How the slices of a volume became one result, in words; None for a single sample.
     """
 
@@ -115,6 +130,7 @@ class StudyScores(NamedTuple):
     severity: float
     novelty: float | None
     run: slice
+    drawn: npt.NDArray[np.float64] | None
     rule: str | None
 
 
@@ -140,6 +156,7 @@ def volume_scores(scores: Scores, card: Card, slices: Sequence[int]) -> StudySco
         float(scores.severity[run].mean()),
         None if scores.novelty is None else float(np.median(scores.novelty)),
         run,
+        None if scores.drawn is None else scores.drawn[run].mean(axis=0),
         None if count == 1 else _rule(width, chosen, slices, start),
     )
 
@@ -149,16 +166,18 @@ def _rule(width: int, chosen: str, slices: Sequence[int], start: int) -> str:
     return f"Mean over the {width} neighboring slices {chosen}: {run} of {len(slices)} looked at."
 
 
-def _finding(card: Card, label: str, probability: float) -> Finding:
-    threshold = card.thresholds[label]
+def _finding(
+    label: str, probability: float, threshold: Threshold, calibrated: bool, interval: tuple[float, float] | None
+) -> Finding:
     unsure = abs(probability - threshold.value) < threshold.margin
     return Finding(
         label=label,
         probability=min(max(probability, 0.0), 1.0),
         threshold=threshold.value,
         decision="unsure" if unsure else "present" if probability >= threshold.value else "absent",
-        calibrated=card.calibration is not None,
+        calibrated=calibrated,
         operating_point=threshold.operating_point,
+        interval=interval,
     )
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from ..network.card import Card
 from ..study.image import MedicalImage
+from .certainty import contradicts, reached
 from .preprocessing import is_axial
-from .result import DeferralReason, Finding
+from .result import DeferralReason, Finding, PredictionSet, Uncertainty
+
+UNSTATED_CONFIDENCE = 0.5
+"""Lowest probability of the likeliest finding that is accepted where a model states none."""
 
 _EXTREMITY = frozenset(
     {
@@ -42,14 +47,31 @@ _CHEST = frozenset({"CHEST", "THORAX", "LUNG", "LUNGS", "PORTCHEST"})
 _RADIOGRAPHS = frozenset({"CR", "DX", "DR", "RG", "XR"})
 
 
+@dataclass(frozen=True)
+class Signs:
+    """What speaks for or against a prediction, beside the findings.
+
+    Attributes:
+        contrast: False where the image is blank.
+        novelty: Distance from the training images as a multiple of the largest accepted one; None where unknown.
+        sets: Findings that cannot be excluded, by rising coverage.
+        uncertainty: How the head's answers scatter; None where not drawn.
+        missing: Clinical values that are unknown.
+    """
+
+    contrast: bool
+    novelty: float | None = None
+    sets: Sequence[PredictionSet] = ()
+    uncertainty: Uncertainty | None = None
+    missing: Sequence[str] = ()
+
+
 def deferral_reasons(
     image: MedicalImage,
     card: Card,
     findings: list[Finding],
-    *,
-    contrast: bool,
-    novelty: float | None,
-    confidence_threshold: float,
+    signs: Signs,
+    confidence_threshold: float | None,
 ) -> list[DeferralReason]:
     """Why a human should decide, the gravest first; empty where nothing speaks against the prediction.
 
@@ -57,14 +79,13 @@ def deferral_reasons(
         image: What was looked at.
         card: Card of the model.
         findings: Its findings.
-        contrast: False where the image is blank.
-        novelty: Distance from the training images as a multiple of the largest accepted one; None where unknown.
-        confidence_threshold: Highest probability below which nothing is claimed.
+        signs: What else is known.
+        confidence_threshold: Highest probability below which nothing is claimed; None for the limit of the card.
     """
     reasons = [
-        *_input_reasons(image, card, contrast),
-        *_novelty_reasons(novelty),
-        *_score_reasons(findings, confidence_threshold),
+        *_input_reasons(image, card, signs.contrast),
+        *_novelty_reasons(signs.novelty),
+        *_score_reasons(findings, card, signs, confidence_threshold),
     ]
     return [DeferralReason(code=code, message=message) for code, message in reasons]
 
@@ -114,17 +135,48 @@ def _novelty_reasons(novelty: float | None) -> Iterator[tuple[str, str]]:
         )
 
 
-def _score_reasons(findings: list[Finding], confidence_threshold: float) -> Iterator[tuple[str, str]]:
+def _score_reasons(
+    findings: list[Finding], card: Card, signs: Signs, confidence_threshold: float | None
+) -> Iterator[tuple[str, str]]:
+    contradiction = contradicts(reached(findings), card.labels)
+    if contradiction:
+        yield "contradiction", contradiction
+    several = next((one for one in signs.sets if len(one.labels) > 1), None)
+    if several is not None and several is signs.sets[0]:
+        yield (
+            "several_findings",
+            f"Even at {several.coverage:.0%} coverage none of these can be excluded: {', '.join(several.labels)}.",
+        )
     top = max(findings, key=lambda finding: finding.probability)
-    if top.probability < confidence_threshold:
+    least, accepted = _confidence_limit(card, confidence_threshold)
+    if top.probability < least:
+        also = f" At {several.coverage:.0%} coverage it may be {' or '.join(several.labels)}." if several else ""
         yield (
             "low_confidence",
-            f"The most likely finding, {top.label}, has a probability of {top.probability:.1%}, "
-            f"below {confidence_threshold:.0%}.",
+            f"The most likely finding, {top.label}, has a probability of {top.probability:.1%}, below "
+            f"{least:.1%}{accepted}.{also}",
         )
-    unsure = [finding.label for finding in findings if finding.decision == "unsure"]
-    if unsure:
-        yield "close_call", f"Too near to its threshold to decide: {', '.join(unsure)}."
+    scatter = signs.uncertainty
+    if scatter is not None and scatter.relative is not None and scatter.relative > 1:
+        yield (
+            "disagreement",
+            f"The model contradicts itself when parts of its features are left out: its answers scatter "
+            f"{scatter.relative:.2f} times as far as in the least certain study that is accepted.",
+        )
+    needed = [field for field in card.needed_fields if field in signs.missing]
+    if needed:
+        yield "missing_fields", f"The model does worse where these values are unknown: {', '.join(needed)}."
+    if top.decision == "unsure":
+        yield "close_call", f"The most likely finding, {top.label}, is too near to its threshold to decide."
+
+
+def _confidence_limit(card: Card, wanted: float | None) -> tuple[float, str]:
+    """The lowest probability that is accepted, and what it stands for."""
+    if wanted is not None:
+        return wanted, ""
+    if card.confidence is None:
+        return UNSTATED_CONFIDENCE, ""
+    return card.confidence.threshold, f", which {card.confidence.accepted:.0%} of held-out studies reach"
 
 
 def _modality_kind(modality: str) -> str:

@@ -21,6 +21,7 @@ class Output:
         maps: (sample, finding, *cells).
         novelty: (sample,) distance from the training images.
         seen: (sample, ...) what the head took from the image, see `seen_by_head`.
+        drawn: (sample, draw, finding) calibrated probabilities with dropout, see `certainty.draw`.
     """
 
     probabilities: np.ndarray
@@ -29,10 +30,11 @@ class Output:
     maps: np.ndarray | None
     novelty: np.ndarray | None
     seen: np.ndarray | None
+    drawn: np.ndarray | None
 
     def scores(self) -> Scores:
         """Those of one study."""
-        return Scores(self.probabilities, self.severity, bool(self.contrast.any()), self.novelty)
+        return Scores(self.probabilities, self.severity, bool(self.contrast.any()), self.novelty, self.drawn)
 
     def split(self) -> list[Output]:
         """One output a sample."""
@@ -50,4 +52,4 @@ class Output:
         return Output(*(None if column[0] is None else np.concatenate(column) for column in columns))  # type: ignore[arg-type]
 
     def _parts(self) -> tuple[np.ndarray | None, ...]:
-        return self.probabilities, self.severity, self.contrast, self.maps, self.novelty, self.seen
+        return self.probabilities, self.severity, self.contrast, self.maps, self.novelty, self.seen, self.drawn

@@ -24,6 +24,7 @@ from .activation import ActivationResult, class_activation_maps
 from .assembly import assemble, volume_scores
 from .attribution import Attribution, attribute, seen_by_head
 from .calibrated import calibrated_probabilities
+from .certainty import draw
 from .devices import is_out_of_memory, resolve_device
 from .heatmaps import AxisMap, HeatMaps
 from .outputs import Output
@@ -273,6 +274,10 @@ class Predictor:
             raise self._not_a_number()
         far = self.network.novelty
         novelty = None if far is None else far(average_pool(features)).double().cpu().numpy()
+        card, count = self.bundle.card, self.settings.dropout_samples
+        drawn = None
+        if count > 1 and self.network.dropout_rate > 0:
+            drawn = draw(self.network, features, values.to(device), known.to(device), card.calibration, count)
         return Output(
             probabilities.numpy(),
             severity.numpy(),
@@ -280,6 +285,7 @@ class Predictor:
             None if maps is None else maps.numpy(),
             novelty,
             seen_by_head(self.network, features).float().cpu().numpy() if attributed else None,
+            drawn,
         )
 
     def _attribution(self, output: Output, record: ClinicalRecord, slices: Sequence[int]) -> Attribution | None:

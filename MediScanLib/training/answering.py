@@ -70,17 +70,19 @@ class SplitOutput:
         studies: Studies.
         fused: With image and clinical values.
         image_only: With all clinical values hidden.
+        drawn: Logits of `fused` with dropout, (study, draw, label); without draws where none were asked for.
     """
 
     studies: Sequence[Study]
     fused: HeadOutput
     image_only: HeadOutput
+    drawn: Tensor
 
 
 @dataclass
 class _Collected:
     rows: list[Tensor] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)  # (study, 2 * (label + 1))
+    outputs: list[Tensor] = field(default_factory=list)  # (study, 2 * (label + 1) + draw * label)
 
 
 def answer_split(
@@ -92,8 +94,20 @@ def answer_split(
     batch_size: int = 32,
     workers: int = 0,
     processes: Processes | None = None,
+    draws: int = 0,
 ) -> SplitOutput:
-    """Ask a network about every study of a split; several processes share the work and all get all output."""
+    """Ask a network about every study of a split; several processes share the work and all get all output.
+
+    Args:
+        network: Network.
+        split: Studies.
+        spec: Input of the network.
+        device: Where the network is.
+        batch_size: Studies at once.
+        workers: Processes that load images.
+        processes: Those that share the work.
+        draws: Answers with dropout for each study.
+    """
     processes = processes or Processes()
     mine = range(processes.rank, len(split.studies), processes.count)
     loader = DataLoader(StandardizedImages(split.images, spec, mine), batch_size, num_workers=workers)
@@ -108,20 +122,25 @@ def answer_split(
             fused = network.head(features, *shown)
             alone = network.head(features, *(torch.zeros_like(part) for part in shown))
             parts = [part.float() for out in (fused, alone) for part in (out.logits, out.severity[:, None])]
+            if draws:
+                parts.append(network.sampled(features, *shown, draws).logits.transpose(0, 1).flatten(1).float())
         collected.rows.append(rows)
         collected.outputs.append(torch.cat(parts, dim=1).cpu())
 
     if len(mine):
         with evaluating(network):
             quiet(SupervisedEvaluator(device, loader, network, iteration_update=update, decollate=False)).run()
-    empty = torch.zeros(0, 2 * (len(LABELS) + 1))
+    heads = 2 * (len(LABELS) + 1)
+    empty = torch.zeros(0, heads + draws * len(LABELS))
     gathered = processes.gather(
         (torch.cat([torch.zeros(0).long(), *collected.rows]), torch.cat([empty, *collected.outputs]))
     )
     order = torch.cat([rows for rows, _ in gathered]).argsort()
     outputs = torch.cat([part for _, part in gathered])[order]
-    fused, alone = outputs.chunk(2, dim=1)
-    return SplitOutput(split.studies, HeadOutput(fused[:, :-1], fused[:, -1]), HeadOutput(alone[:, :-1], alone[:, -1]))
+    fused, alone = outputs[:, :heads].chunk(2, dim=1)
+    drawn = outputs[:, heads:].reshape(len(outputs), draws, len(LABELS))
+    said = [HeadOutput(part[:, :-1], part[:, -1]) for part in (fused, alone)]
+    return SplitOutput(split.studies, said[0], said[1], drawn)
 
 
 @torch.inference_mode()

@@ -54,24 +54,40 @@ def fit_calibration(logits: Tensor, allowed: Tensor, fitted_on: str) -> Calibrat
     )
 
 
-def choose_thresholds(studies: Sequence[Study], probabilities: Array, split: str) -> dict[str, Threshold]:
+def choose_thresholds(
+    studies: Sequence[Study],
+    probabilities: Array,
+    split: str,
+    *,
+    sensitivity: float = 0.0,
+    specificity: float = 0.0,
+) -> dict[str, Threshold]:
     """For each label the threshold with the largest sensitivity + specificity - 1 (Youden 1950), within its sources.
 
-    Sensitivity and specificity are averaged over the sources that can answer for the label, so that a large source
-    does not decide for a small one. The card states both.
+    Only thresholds that reach the given sensitivity and specificity are looked at, where there are any. Both are
+    averaged over the sources that can answer for the label, so that a large source does not decide for a small one.
+    The card states both.
+
+    Args:
+        studies: Studies.
+        probabilities: (study, label) calibrated.
+        split: Name of the split, for the card.
+        sensitivity: To reach.
+        specificity: To reach.
     """
     thresholds = {}
     for label, tasks in tasks_by_label(studies).items():
         column = probabilities[:, LABELS.index(label)]
         groups = _comparisons(studies, tasks)
         candidates = np.unique(np.round(column, 3)) if groups else ()
-        best, value, text = -1.0, 0.5, "no study to choose it on"
+        best, value, text = (False, -1.0), 0.5, "no study to choose it on"
         for candidate in candidates:
-            sensitivity = np.mean([(column[positive] >= candidate).mean() for positive, _ in groups])
-            specificity = np.mean([(column[negative] < candidate).mean() for _, negative in groups])
-            if sensitivity + specificity - 1 > best:
-                best, value = sensitivity + specificity - 1, float(candidate)
-                text = f"sensitivity {sensitivity:.2f}, specificity {specificity:.2f} on {split}, within source"
+            sensed = float(np.mean([(column[positive] >= candidate).mean() for positive, _ in groups]))
+            specific = float(np.mean([(column[negative] < candidate).mean() for _, negative in groups]))
+            worth = (sensed >= sensitivity and specific >= specificity, sensed + specific - 1)
+            if worth > best:
+                best, value = worth, float(candidate)
+                text = f"sensitivity {sensed:.2f}, specificity {specific:.2f} on {split}, within source"
         thresholds[label] = Threshold(value=value, margin=min(0.05, value / 4), operating_point=text)
     return thresholds
 

@@ -19,17 +19,19 @@ from ..network.card import (
     FieldStatistics,
     Grade,
     InputSpec,
+    Limit,
     Metric,
-    NoveltyLimit,
     SeverityScale,
 )
 from ..network.fusion import FusionNetwork, HeadOutput
 from ..prediction.activation import class_activation_maps
 from ..prediction.calibrated import calibrated_probabilities
+from ..prediction.certainty import entropies
 from ..progress import Progress, tracked
 from ..study.record import FIELDS
-from .answering import SplitOutput, evaluating
+from .answering import SplitOutput, evaluating, mean_within_source_auc
 from .calibration import choose_thresholds, fit_calibration
+from .certainty import fit_confidence, fit_conformal, fit_epistemic, needed_fields
 from .datasets import BRIXIA_MAXIMUM, LABELS, Study
 from .evaluation import severity_correlation, within_source_auc
 
@@ -38,6 +40,9 @@ TRAINING_CT_WINDOW = (150.0, 300.0)
 
 SEVERITY_FINDINGS = ("pneumonia", "covid")
 """The Brixia score grades lung opacities, whatever their cause."""
+
+AT_LEAST = {"sensitive": {"sensitivity": 0.9}, "specific": {"specificity": 0.9}}
+"""What operating points reach on val, beside the balanced one."""
 
 GRADES = (("none", 0.0), ("mild", 0.06), ("moderate", 0.33), ("severe", 0.67))
 
@@ -84,7 +89,7 @@ def make_card(
     train_studies: Sequence[Study],
     outputs: Mapping[str, SplitOutput],
     heat_map_scales: dict[str, float],
-    novelty: NoveltyLimit | None = None,
+    novelty: Limit | None = None,
     recipe: dict[str, Any] | None = None,
 ) -> Card:
     """Calibrate and choose thresholds on val, measure on every given split, and write it all down.
@@ -102,8 +107,10 @@ def make_card(
     """
     val = outputs["val"]
     allowed = torch.tensor([study.allowed for study in val.studies])
-    calibration = fit_calibration(val.fused.logits, allowed, f"val, {len(val.studies)} studies")
-    thresholds = choose_thresholds(val.studies, probabilities_of(val.fused, calibration), "val")
+    fitted_on = f"val, {len(val.studies)} studies"
+    calibration = fit_calibration(val.fused.logits, allowed, fitted_on)
+    probabilities = probabilities_of(val.fused, calibration)
+    thresholds = choose_thresholds(val.studies, probabilities, "val")
     return Card(
         name=text.name,
         version=text.version,
@@ -115,6 +122,13 @@ def make_card(
         clinical=clinical,
         calibration=calibration,
         thresholds=thresholds,
+        operating_points={
+            name: choose_thresholds(val.studies, probabilities, "val", **wanted) for name, wanted in AT_LEAST.items()
+        },
+        conformal=fit_conformal(val.studies, probabilities, fitted_on),
+        confidence=fit_confidence(probabilities, [thresholds[label].value for label in LABELS], fitted_on),
+        epistemic=_epistemic_limit(val, calibration, fitted_on),
+        needed_fields=_needed_fields(val, clinical),
         severity=_severity_scale(train_studies),
         heat_map_scales=heat_map_scales,
         novelty=novelty,
@@ -124,6 +138,21 @@ def make_card(
         cautions=list(text.cautions),
         recipe=recipe or {},
     )
+
+
+def _epistemic_limit(val: SplitOutput, calibration: Calibration, fitted_on: str) -> Limit | None:
+    if val.drawn.shape[1] < 2:
+        return None
+    drawn = calibrated_probabilities(val.drawn.flatten(0, 1), calibration).unflatten(0, val.drawn.shape[:2])
+    return fit_epistemic(entropies(drawn.numpy()).epistemic, fitted_on)
+
+
+def _needed_fields(val: SplitOutput, clinical: Mapping[str, FieldStatistics]) -> list[str]:
+    fused, alone = (
+        mean_within_source_auc(val.studies, torch.softmax(output.logits.double(), dim=1).numpy())
+        for output in (val.fused, val.image_only)
+    )
+    return needed_fields(fused - alone, {name: field.known_fraction for name, field in clinical.items()})
 
 
 def probabilities_of(output: HeadOutput, calibration: Calibration) -> npt.NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..network.card import InputSpec, NoveltyLimit
+from ..network.card import InputSpec, Limit
 from ..network.fusion import FusionNetwork
 from ..network.novelty import Novelty
 from ..progress import Progress
@@ -19,7 +19,7 @@ ACCEPTED = 0.98
 
 def learn_novelty(
     network: FusionNetwork, train: Split, val: Split, spec: InputSpec, device: torch.device, progress: Progress
-) -> NoveltyLimit:
+) -> Limit:
     """Give a network its reference images from train, and choose on val from where on an image is unlike them."""
     with evaluating(network):
         known, held_out = (
@@ -29,4 +29,4 @@ def learn_novelty(
     distances = novelty(held_out)
     network.novelty = novelty.to(device)
     threshold = float(torch.quantile(distances, ACCEPTED))
-    return NoveltyLimit(threshold=max(threshold, 1e-6), accepted=ACCEPTED, fitted_on=f"val, {len(held_out)} studies")
+    return Limit(threshold=max(threshold, 1e-6), accepted=ACCEPTED, fitted_on=f"val, {len(held_out)} studies")

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..config import Config
+from ..config import Config, InferenceConfig
 from ..errors import ConfigError, DataError, UsageError
 from ..network.bundle import Bundle, file_sha256, load_bundle, save_bundle
-from ..network.card import FieldStatistics, InputSpec
+from ..network.card import CARD_SCHEMA_VERSION, FieldStatistics, InputSpec
 from ..network.fusion import FusionNetwork
 from ..progress import Progress, SilentProgress
 from .allocator import keep_freed_memory
@@ -40,6 +40,9 @@ from .trainer import LAST, EpochListener, Trainer
 CURVES = "curves.png"
 STANDARDIZED_FROM = 512
 """Training studies by whose features the network's are standardized."""
+
+DRAWS = InferenceConfig().dropout_samples
+"""Answers with dropout on val, as many as a prediction draws: their scatter depends on it."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,8 @@ def finished_bundle(run: TrainingRun) -> Bundle | None:
     if not folder.is_dir():
         return None
     bundle = load_bundle(folder)
+    if bundle.card.schema_version != CARD_SCHEMA_VERSION:
+        return None  # the weights are as they were, but more is to be said of them: the run goes on with its last step
     recipe, made = bundle.card.recipe, bundle.card.network.model_dump(exclude={"weights"})
     wanted = run.config.training.model_dump(mode="json", exclude={"workers"})
     settings = recipe.get("settings")
@@ -269,7 +274,7 @@ def _finish(
         spec=spec,
         clinical=statistics,
         train_studies=train,
-        outputs={"val": answer_split(network, val, spec, device, workers=settings.workers)},
+        outputs={"val": answer_split(network, val, spec, device, workers=settings.workers, draws=DRAWS)},
         heat_map_scales=scales,
         novelty=limit,
         recipe={

@@ -168,8 +168,6 @@ def test_dropout_touches_the_head_only_and_follows_the_argument(
         return network.head(features, *clinical, **how).logits
 
     assert torch.equal(logits(), logits(dropout=False))
-    assert not torch.equal(logits(dropout=True), logits(dropout=True))
-    assert not network.training
     network.train()
     try:
         assert not torch.equal(logits(), logits())
@@ -184,9 +182,9 @@ def test_dropout_touches_the_head_only_and_follows_the_argument(
 def test_without_a_dropout_rate_there_is_no_dropout(clinical: Clinical) -> None:
     network = build("gated", dropout_rate=0)
     features = torch.rand(3, 1280, 2, 2)
-    assert torch.equal(
-        network.head(features, *clinical, dropout=True).logits, network.head(features, *clinical).logits
-    )
+    plain = network.head(features, *clinical)
+    for samples, answer in zip(network.sampled(features, *clinical, 3), plain, strict=True):
+        torch.testing.assert_close(samples, answer.expand_as(samples), rtol=1e-5, atol=1e-6)
 
 
 def test_the_mean_over_dropout_samples_is_the_answer_without(clinical: Clinical) -> None:
@@ -194,10 +192,38 @@ def test_the_mean_over_dropout_samples_is_the_answer_without(clinical: Clinical)
     features = torch.rand(1, 1280, 2, 2)
     values, observed = (part[:1] for part in clinical)
     with torch.inference_mode():
-        samples = torch.stack([network.head(features, values, observed, dropout=True).logits for _ in range(4000)])
+        samples = network.sampled(features, values, observed, 4000).logits
         expected = network.head(features, values, observed).logits
     error = samples.std(0) / 4000**0.5
     assert ((samples.mean(0) - expected).abs() < 5 * error).all()
+
+
+def test_dropout_samples_are_those_of_training(
+    network: FusionNetwork, features: torch.Tensor, clinical: Clinical
+) -> None:
+    drawn = network.sampled(features, *clinical, 3000)
+    assert drawn.logits.shape == (3000, 3, network.num_classes)
+    assert drawn.severity.shape == (3000, 3)
+    network.train()
+    try:
+        again = torch.stack([network.head(features, *clinical).logits for _ in range(3000)])
+    finally:
+        network.eval()
+    error = (drawn.logits.var(0) + again.var(0)).div(3000).sqrt()
+    assert ((drawn.logits.mean(0) - again.mean(0)).abs() < 5 * error).all()
+    torch.testing.assert_close(drawn.logits.std(0), again.std(0), rtol=0.1, atol=0)
+
+
+def test_dropout_samples_repeat_and_do_not_depend_on_the_batch(
+    network: FusionNetwork, features: torch.Tensor, clinical: Clinical
+) -> None:
+    state = torch.get_rng_state()
+    together = network.sampled(features, *clinical, 8, seed=3).logits
+    assert torch.equal(together, network.sampled(features, *clinical, 8, seed=3).logits)
+    assert not torch.allclose(together, network.sampled(features, *clinical, 8, seed=4).logits)
+    alone = network.sampled(features[1:2], *(part[1:2] for part in clinical), 8, seed=3).logits
+    torch.testing.assert_close(together[:, 1:2], alone, rtol=1e-4, atol=1e-5)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_every_parameter_learns(network: FusionNetwork, clinical: Clinical) -> None:

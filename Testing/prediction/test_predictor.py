@@ -6,7 +6,7 @@ import torch
 
 from MediScanLib.config import InferenceConfig
 from MediScanLib.errors import BundleError, CancelledError, DeviceError, UsageError
-from MediScanLib.network.card import NoveltyLimit
+from MediScanLib.network.card import Limit
 from MediScanLib.network.novelty import Novelty
 from MediScanLib.prediction.devices import available_devices, resolve_device
 from MediScanLib.prediction.result import Prediction
@@ -128,7 +128,7 @@ def test_blank_image_is_left_to_a_human_and_gives_no_map(value):
 
 def bright_is_known(spatial_dims: int = 2):
     """A predictor whose training images were all bright."""
-    limit = NoveltyLimit(threshold=0.4, accepted=0.98, fitted_on="nothing")
+    limit = Limit(threshold=0.4, accepted=0.98, fitted_on="nothing")
     predictor = make_predictor(spatial_dims, (64,) * spatial_dims, novelty=limit)
     predictor.network.novelty = Novelty(torch.zeros(1), torch.ones(1, 1), torch.tensor([[1.0]]), 1)
     return predictor

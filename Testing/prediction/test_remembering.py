@@ -10,7 +10,7 @@ import torch
 
 from MediScanLib.config import InferenceConfig
 from MediScanLib.errors import CancelledError, UsageError
-from MediScanLib.network.card import NoveltyLimit
+from MediScanLib.network.card import Limit
 from MediScanLib.network.novelty import Novelty
 from MediScanLib.prediction.predictor import Predictor
 from MediScanLib.prediction.remembering import Encoded, LastStudy, Remembered
@@ -32,7 +32,7 @@ def image_of(slices: int = 1, seed: int = 0, **facts) -> MedicalImage:
 
 def predictor_of(fusion: str = "gated", spatial_dims: int = 2, *, settings=None) -> Predictor:
     """With everything that is told of the features: maps, contrast and novelty."""
-    limit = NoveltyLimit(threshold=0.4, accepted=0.98, fitted_on="nothing")
+    limit = Limit(threshold=0.4, accepted=0.98, fitted_on="nothing")
     predictor = make_random_predictor(fusion, spatial_dims, settings=settings, novelty=limit, volume_slices=3)
     torch.manual_seed(1)
     predictor.network.novelty = Novelty.fit(torch.randn(40, 12), dimensions=4)
