@@ -26,6 +26,7 @@ from MediScanLib.training.evaluating.answers import (
 from MediScanLib.training.evaluating.binary import binary_figures, calibration_error
 from MediScanLib.training.evaluating.bootstrap import intervals, patient_resamples
 from MediScanLib.training.evaluating.cases import choose_cases
+from MediScanLib.training.evaluating.coverage import set_coverage
 from MediScanLib.training.evaluating.selective import risk_coverage, selective
 from MediScanLib.training.evaluating.severity import severity_agreement
 from MediScanLib.training.evaluating.shortcuts import SIZE, SOURCE, VIEW, Learned, shortcuts
@@ -53,7 +54,7 @@ def make_study(number, source, label, split="val", patient=None, severity=None, 
     )
 
 
-def make_answers(studies, scores, columns=None, severity=None, threshold=0.5, deferred=None):
+def make_answers(studies, scores, columns=None, severity=None, threshold=0.5, deferred=None, sets=None):
     """Answers whose probability of the study's disease of interest is `scores`, the rest going to normal."""
     probabilities = np.zeros((len(studies), len(LABELS)))
     for i, study in enumerate(studies):
@@ -74,6 +75,7 @@ def make_answers(studies, scores, columns=None, severity=None, threshold=0.5, de
         thresholds=np.full(probabilities.shape, threshold),
         deferred=np.zeros(len(studies), bool) if deferred is None else np.asarray(deferred),
         reasons=("",) * len(studies),
+        sets=sets or {},
     )
 
 
@@ -383,3 +385,38 @@ def test_models_that_know_different_findings_are_not_pooled():
     assert len(join_answers([one, one]).studies) == 80
     with pytest.raises(DataError, match="different questions"):
         join_answers([one, other])
+
+
+def test_sets_are_counted_finding_by_finding():
+    studies = nih(40)
+    members = np.zeros((40, 5), bool)
+    members[:, LABELS.index("normal")] = True  # pneumonia is never in a set
+    members[:10, LABELS.index("covid")] = True
+    rows = {row.label: row for row in set_coverage(make_answers(studies, truth_of(studies), sets={0.9: members}), 50)}
+    assert rows["normal"].figures["empirical coverage"].value == 1
+    assert rows["pneumonia"].figures["empirical coverage"].value == 0
+    assert not rows["pneumonia"].within
+    assert rows[None].figures["empirical coverage"].value == 0.5
+    assert rows[None].figures["mean set size"].value == pytest.approx(1.25)
+    assert rows[None].figures["empty sets"].value == 0
+    assert set(rows) == {"normal", "pneumonia", None}
+
+
+def test_benign_studies_take_no_part_in_sets():
+    studies = [make_study(i, "busi", "benign" if i % 2 else "cancer") for i in range(20)]
+    answers = make_answers(studies, np.ones(20), sets={0.8: np.ones((20, 5), bool)})
+    assert {row.label: row.studies for row in set_coverage(answers, 20)} == {"cancer": 10, None: 10}
+
+
+def test_a_contradiction_is_less_certain_than_any_probability():
+    answers = make_answers(nih(3), [0.51, 0.9, 0.6], threshold=0.45)
+    assert answers.certainty.tolist() == pytest.approx([0.51 - 1, 0.9, 0.6])  # the first is normal with 0.49, too
+
+
+def test_deferring_the_right_ones_is_called_worse():
+    studies = nih(40)
+    scores = truth_of(studies) * 0.8 + 0.1
+    scores[:4] = 1 - scores[:4]
+    (worse,) = selective(make_answers(studies, scores, deferred=np.arange(40) > 20), ROUNDS)
+    (better,) = selective(make_answers(studies, scores, deferred=np.arange(40) < 4), ROUNDS)
+    assert (worse.verdict, better.verdict) == ("deferring makes it worse", "deferring helps")

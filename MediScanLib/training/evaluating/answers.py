@@ -9,13 +9,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import DataError
+from ...prediction.certainty import contradicts
 from ..datasets import Study
 from ..manifest import read_rows
 
@@ -39,6 +41,8 @@ class Answers:
         thresholds: (study, finding) operating point of the model that answered.
         deferred: (study,) bool, left to a human.
         reasons: Why, codes joined by a space.
+        sets: (study, finding) bool by nominal coverage, whether the finding is in the study's prediction set; empty
+            where a model makes no sets.
     """
 
     studies: tuple[Study, ...]
@@ -49,6 +53,16 @@ class Answers:
     thresholds: FloatArray
     deferred: npt.NDArray[np.bool_]
     reasons: tuple[str, ...]
+    sets: Mapping[float, npt.NDArray[np.bool_]] = field(default_factory=dict)
+
+    @cached_property
+    def certainty(self) -> FloatArray:
+        """(study,) how sure the model is: its highest probability, and less than any where findings contradict."""
+        fused = self.probabilities[FUSED]
+        present = fused >= self.thresholds
+        contradicting = [contradicts(list(row), self.labels) is not None for row in present]
+        certainty: FloatArray = fused.max(axis=1) - np.array(contradicting, dtype=np.float64)
+        return certainty
 
     def score(self, label: str, shown: str = FUSED) -> FloatArray:
         """(study,) probability of one finding."""
@@ -77,6 +91,11 @@ def join_answers(parts: Sequence[Answers]) -> Answers:
         thresholds=np.concatenate([part.thresholds for part in parts]),
         deferred=np.concatenate([part.deferred for part in parts]),
         reasons=tuple(reason for part in parts for reason in part.reasons),
+        sets={
+            coverage: np.concatenate([part.sets[coverage] for part in parts])
+            for coverage in first.sets
+            if all(coverage in part.sets for part in parts)
+        },
     )
 
 
@@ -109,6 +128,7 @@ def answers_csv(answers: Answers) -> str:
             *(f"{label}_{column}" for _, column in shown for label in answers.labels),
             *(f"severity_{column}" for name, column in shown if name in answers.severity),
             *("top", "present", "deferred", "reasons"),
+            *(f"set_{coverage:.0%}".replace("%", "") for coverage in answers.sets),
         ]
     )
     for i, study in enumerate(answers.studies):
@@ -123,6 +143,10 @@ def answers_csv(answers: Answers) -> str:
                 *(f"{answers.severity[name][i]:.4f}" for name, _ in shown if name in answers.severity),
                 *(answers.labels[int(fused.argmax())], " ".join(present), int(answers.deferred[i])),
                 answers.reasons[i],
+                *(
+                    " ".join(label for label, member in zip(answers.labels, members[i], strict=True) if member)
+                    for members in answers.sets.values()
+                ),
             ]
         )
     return stream.getvalue()

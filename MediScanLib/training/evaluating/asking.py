@@ -168,6 +168,10 @@ def ask(
         thresholds=np.array([[finding.threshold for finding in p.findings] for p in deciding]),
         deferred=np.array([p.certainty.deferred for p in deciding], dtype=np.bool_),
         reasons=tuple(" ".join(reason.code for reason in p.certainty.reasons) for p in deciding),
+        sets={
+            level.coverage: np.array([[label in p.certainty.sets[i].labels for label in labels] for p in deciding])
+            for i, level in enumerate(predictor.bundle.card.conformal)
+        },
     )
 
 

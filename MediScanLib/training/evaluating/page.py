@@ -43,31 +43,40 @@ def render_page(
         pictures: Cases with their pictures.
         log: Training log, None without learning curves.
     """
+    return (
+        page_environment()
+        .from_string(TEMPLATE)
+        .render(
+            summary=summary,
+            subject=summary.subject,
+            card=card,
+            notice=RESEARCH_USE_NOTICE,
+            headline=HEADLINE,
+            heading=HEADINGS,
+            names=[name for name in NAMES if name != "recall"],  # it is the sensitivity
+            shown=INPUTS,
+            scored=SCORED,
+            least=LEAST_OF_A_KIND,
+            plots={
+                "roc": plots.roc_curves(answers),
+                "precision_recall": plots.precision_recall_curves(answers),
+                "reliability": plots.reliability_diagrams(answers),
+                "confusion": plots.confusion_matrices(answers),
+                "across": plots.confusion_across(summary.across),
+                "risk_coverage": plots.risk_coverage_curves(summary.selective),
+                "severity": plots.severity_scatter(summary.severity),
+                "learning": "" if log is None else plots.learning_curves(log),
+            },
+            pictures=[(case, _jpeg(picture)) for case, picture in pictures],
+        )
+    )
+
+
+def page_environment() -> Environment:
+    """Where templates are rendered: everything put into them is escaped, and figures know how they are written."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"value": _value, "interval": _interval, "b64": _base64}
-    return environment.from_string(TEMPLATE).render(
-        summary=summary,
-        subject=summary.subject,
-        card=card,
-        notice=RESEARCH_USE_NOTICE,
-        headline=HEADLINE,
-        heading=HEADINGS,
-        names=[name for name in NAMES if name != "recall"],  # it is the sensitivity
-        shown=INPUTS,
-        scored=SCORED,
-        least=LEAST_OF_A_KIND,
-        plots={
-            "roc": plots.roc_curves(answers),
-            "precision_recall": plots.precision_recall_curves(answers),
-            "reliability": plots.reliability_diagrams(answers),
-            "confusion": plots.confusion_matrices(answers),
-            "across": plots.confusion_across(summary.across),
-            "risk_coverage": plots.risk_coverage_curves(summary.selective),
-            "severity": plots.severity_scatter(summary.severity),
-            "learning": "" if log is None else plots.learning_curves(log),
-        },
-        pictures=[(case, _jpeg(picture)) for case, picture in pictures],
-    )
+    return environment
 
 
 def _value(figure: Figure) -> str:

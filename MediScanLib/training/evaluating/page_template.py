@@ -2,15 +2,7 @@
 
 # ruff: noqa: E501 - markup
 
-TEMPLATE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Evaluation of {{ subject.model }} {{ subject.version }} on {{ subject.split }}</title>
-<style>
-body { font: 15px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: #1c1c1e; background: #fff;
+STYLE = """body { font: 15px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: #1c1c1e; background: #fff;
   margin: 2rem auto; max-width: 78rem; padding: 0 1.2rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .8rem; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .4rem; }
 p { margin: .4rem 0 .8rem; max-width: 52rem; } .quiet { color: #5f6368; font-size: .9rem; }
@@ -25,12 +17,31 @@ th.text, td.text { text-align: left; } td small { display: block; color: #5f6368
 figure { margin: 0 0 1.4rem; } figcaption { font-size: .9rem; margin: .2rem 0; }
 .cases { display: grid; grid-template-columns: repeat(auto-fill, minmax(30rem, 1fr)); gap: 1rem; }
 ul { max-width: 52rem; } code { font-size: .85em; overflow-wrap: anywhere; }
-</style>
+"""
+"""How the pages of evaluation and validation look."""
+
+MACROS = """{% macro num(figure) %}{{ figure | value }}{% if figure | interval %}<small>{{ figure | interval }}</small>{% endif %}{% endmacro %}
+{% macro plot(svg, alt) %}{% if svg %}<figure><img alt="{{ alt }}" src="data:image/svg+xml;base64,{{ svg | b64 }}"></figure>{% endif %}{% endmacro %}
+"""
+"""`num`: a figure and its interval below; `plot`: an SVG as a picture."""
+
+TEMPLATE = (
+    """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Evaluation of {{ subject.model }} {{ subject.version }} on {{ subject.split }}</title>
+<style>
+"""
+    + STYLE
+    + """</style>
 </head>
 <body>
-{% macro num(figure) %}{{ figure | value }}{% if figure | interval %}<small>{{ figure | interval }}</small>{% endif %}{% endmacro %}
-{% macro plot(svg, alt) %}{% if svg %}<figure><img alt="{{ alt }}" src="data:image/svg+xml;base64,{{ svg | b64 }}"></figure>{% endif %}{% endmacro %}
-<h1>{{ subject.model }} {{ subject.version }} on {{ subject.split }}</h1>
+"""
+    + MACROS
+    + """<h1>{{ subject.model }} {{ subject.version }} on {{ subject.split }}</h1>
 <table class="first">
 <tr><th class="text">Disease</th>{% for name in headline %}<th>{{ heading[name] }}</th>{% endfor %}<th>Studies</th><th class="text">Compared within</th></tr>
 {% for row in summary.by_disease %}
@@ -141,13 +152,29 @@ shows the image and not the model.</p>
 {% endif %}
 
 <h2>Leaving the least certain to a human</h2>
+<p class="quiet">Certainty is the highest probability of a study; where its findings contradict each other it comes after all others.</p>
 <div class="wide"><table>
-<tr><th class="text">Task</th>{% for name in summary.selective[0].figures if summary.selective %}<th>{{ name }}</th>{% endfor %}</tr>
+<tr><th class="text">Task</th>{% for name in summary.selective[0].figures if summary.selective %}<th>{{ name }}</th>{% endfor %}<th class="text">As deferred</th></tr>
 {% for row in summary.selective %}
-<tr><td class="text">{{ row.task }}<small>{{ row.source }}</small></td>{% for figure in row.figures.values() %}<td>{{ num(figure) }}</td>{% endfor %}</tr>
+<tr><td class="text">{{ row.task }}<small>{{ row.source }}</small></td>{% for figure in row.figures.values() %}<td>{{ num(figure) }}</td>{% endfor %}<td class="text">{{ row.verdict }}</td></tr>
 {% endfor %}
 </table></div>
 {{ plot(plots.risk_coverage, "Risk-coverage curves by task") }}
+
+{% if summary.sets %}
+<h2>Which findings cannot be excluded</h2>
+<p>A prediction set of coverage 90 % should hold the true finding in 90 % of the studies that have it, finding by finding. Of studies
+whose label is no finding, such as benign, nothing is said. Where studies of one patient are alike, counts scatter more than the binomial
+interval tells; the intervals of the figures are over patients.</p>
+<div class="wide"><table>
+<tr><th>Nominal</th><th class="text">True finding</th><th>Studies</th><th>Patients</th><th>Empirical coverage</th><th>Binomial interval</th><th></th><th>Mean set size</th><th>Empty sets</th></tr>
+{% for row in summary.sets %}
+<tr><td>{{ "%.0f" | format(100 * row.coverage) }} %</td><td class="text">{{ row.label or "all of them" }}</td><td>{{ row.studies }}</td><td>{{ row.patients }}</td>
+<td>{{ num(row.figures["empirical coverage"]) }}</td><td>{{ "%.3f to %.3f" | format(*row.binomial) }}</td><td>{{ "within" if row.within else "outside" }}</td>
+<td>{{ num(row.figures["mean set size"]) }}</td><td>{{ num(row.figures["empty sets"]) }}</td></tr>
+{% endfor %}
+</table></div>
+{% endif %}
 
 {% if summary.subgroups %}
 <h2>Subgroups</h2>
@@ -203,3 +230,4 @@ source is half the answer: see the row “source alone” above.</p>
 </body>
 </html>
 """
+)

@@ -28,7 +28,7 @@ COLORS = {FUSED: "#0072b2", IMAGE_ONLY: "#e69f00", CLINICAL_ONLY: "#888888"}
 """Of Okabe and Ito, told apart by color-blind readers too."""
 
 _LINES = {FUSED: "-", IMAGE_ONLY: "--", CLINICAL_ONLY: ":"}
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -56,7 +56,7 @@ def roc_curves(answers: Answers) -> str:
         axes.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(loc="lower right")
 
-    return _panels(task_rows(answers), draw, _title)
+    return panels(task_rows(answers), draw, _title)
 
 
 def _draw_curves(display: type[RocCurveDisplay] | type[PrecisionRecallDisplay], axes: Axes, rows: TaskRows) -> None:
@@ -83,7 +83,7 @@ def precision_recall_curves(answers: Answers) -> str:
         axes.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(loc="lower left")
 
-    return _panels(task_rows(answers), draw, _title)
+    return panels(task_rows(answers), draw, _title)
 
 
 def reliability_diagrams(answers: Answers) -> str:
@@ -110,7 +110,7 @@ def reliability_diagrams(answers: Answers) -> str:
         axes.set(xlabel=f"probability of {rows.task.positive}", ylabel="observed share")
         axes.set(xlim=(-0.05, 1.05), ylim=(-0.08, 1.08))
 
-    return _panels(task_rows(answers), draw, _title)
+    return panels(task_rows(answers), draw, _title)
 
 
 def confusion_matrices(answers: Answers) -> str:
@@ -130,12 +130,12 @@ def confusion_matrices(answers: Answers) -> str:
         axes.grid(visible=False)
         axes.set(xlabel="called", ylabel="is")
 
-    return _panels(task_rows(answers), draw, _title)
+    return panels(task_rows(answers), draw, _title)
 
 
 def confusion_across(across: AcrossSources) -> str:
     """Likeliest finding by manifest label over all sources."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         canvas = Canvas(figsize=(5.2, 4.2), layout="constrained")
         axes = canvas.subplots()
         counts = np.array(across.confusion)
@@ -147,7 +147,7 @@ def confusion_across(across: AcrossSources) -> str:
         axes.set_yticks(range(len(across.truth)), across.truth)
         axes.set(xlabel="likeliest finding", ylabel="label in the manifest")
         axes.grid(visible=False)
-        return _svg(canvas)
+        return svg_text(canvas)
 
 
 def risk_coverage_curves(curves: Sequence[Selective]) -> str:
@@ -161,7 +161,7 @@ def risk_coverage_curves(curves: Sequence[Selective]) -> str:
             axes.legend(loc="upper left")
         axes.set(xlabel="coverage", ylabel="error", xlim=(0, 1.03), ylim=(-0.02, max(0.3, 1.1 * curve.risk.max())))
 
-    return _panels(curves, draw, title=lambda curve: f"{curve.task}\n{curve.source}")
+    return panels(curves, draw, title=lambda curve: f"{curve.task}\n{curve.source}")
 
 
 def severity_scatter(agreements: Sequence[SeverityAgreement]) -> str:
@@ -172,7 +172,7 @@ def severity_scatter(agreements: Sequence[SeverityAgreement]) -> str:
         axes.scatter(agreement.truth, agreement.values, s=16, alpha=0.7, color=COLORS[FUSED], linewidths=0)
         axes.set(xlabel=agreement.reference, ylabel=agreement.rater, xlim=(-0.7, 18.7), ylim=(-0.7, 18.7))
 
-    return _panels(
+    return panels(
         agreements,
         draw,
         title=lambda item: f"{item.rater}, n={item.studies}\nr = {item.figures['Pearson r'].value:.2f}",
@@ -189,20 +189,20 @@ def learning_curves(log: LearningLog) -> str:
         axes.set(xlabel="epoch")
         axes.legend()
 
-    return _panels(list(log.groups.items()), draw, title=lambda group: group[0])
+    return panels(list(log.groups.items()), draw, title=lambda group: group[0])
 
 
 def _title(rows: TaskRows) -> str:
     return f"{rows.task.name}\n{rows.task.source}, n={len(rows.rows)} ({int(rows.truth.sum())} positive)"
 
 
-def _panels(items: Sequence[Item], draw: Callable[[Axes, Item], None], title: Callable[[Item], str]) -> str:
+def panels(items: Sequence[Item], draw: Callable[[Axes, Item], None], title: Callable[[Item], str]) -> str:
     """One panel an item, three in a row, as SVG; "" where there is none."""
     if not items:
         return ""
     columns = min(COLUMNS, len(items))
     rows = math.ceil(len(items) / columns)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         canvas = Canvas(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows), layout="constrained")
         grid = canvas.subplots(rows, columns, squeeze=False).ravel()
         for axes, item in zip(grid, items, strict=False):
@@ -210,10 +210,11 @@ def _panels(items: Sequence[Item], draw: Callable[[Axes, Item], None], title: Ca
             axes.set_title(title(item))
         for axes in grid[len(items) :]:
             axes.remove()
-        return _svg(canvas)
+        return svg_text(canvas)
 
 
-def _svg(canvas: Canvas) -> str:
+def svg_text(canvas: Canvas) -> str:
+    """A figure as SVG; the same figure gives the same text."""
     stream = io.StringIO()
     canvas.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()

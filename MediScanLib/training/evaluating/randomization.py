@@ -79,7 +79,7 @@ def parameter_randomization(
     for stage in tracked(STAGES, "randomization", len(STAGES), progress or SilentProgress()):
         similarity = np.full((len(usable), len(SEEDS)), np.nan)
         for column, seed in enumerate(SEEDS):
-            shuffled = _shuffled(predictor, stage, seed)
+            shuffled = shuffled_copy(predictor, stage, seed)
             for row, i in enumerate(usable):
                 similarity[row, column] = _similarity(originals[i], _again(shuffled, *read[i]))
         vanished = int(np.isnan(similarity).sum())
@@ -93,7 +93,7 @@ def _mean_similarity(similarity: FloatArray, rows: IntArray) -> dict[str, float]
     return {"": float(np.nanmean(drawn)) if np.isfinite(drawn).any() else math.nan}
 
 
-def _shuffled(predictor: Predictor, stage: str, seed: int) -> Predictor:
+def shuffled_copy(predictor: Predictor, stage: str, seed: int) -> Predictor:
     """A copy of the model with the weights of one part shuffled."""
     network = copy.deepcopy(predictor.network)
     generator = torch.Generator().manual_seed(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from ...notice import RESEARCH_USE_NOTICE
 from .ablation import Ablation, ablation
 from .across import CONFOUNDED, AcrossSources, across_sources
 from .answers import Answers
+from .coverage import SetCoverage, set_coverage
 from .localization import Localization
 from .randomization import Randomization
 from .selective import Selective, selective
@@ -83,6 +84,7 @@ class Summary:
     severity: Sequence[SeverityAgreement]
     selective: Sequence[Selective]
     subgroups: Sequence[Subgroup]
+    sets: Sequence[SetCoverage] = ()
     localization: Sequence[Localization] = ()
     randomization: Sequence[Randomization] = ()
 
@@ -91,6 +93,11 @@ class Summary:
         """What must be said beside the figures, as far as it concerns these sources."""
         sources = {row.source for row in self.within_source}
         return [text for i, text in enumerate(CAUTIONS) if _SOURCES_OF_CAUTIONS.get(i) in (None, *sources)]
+
+
+def source_cautions(sources: Collection[str]) -> list[str]:
+    """CAUTIONS that hold for single data sets, of those among the sources."""
+    return [CAUTIONS[i] for i, source in _SOURCES_OF_CAUTIONS.items() if source in sources]
 
 
 def summarize(
@@ -122,6 +129,7 @@ def summarize(
             shortcuts=shortcuts(answers, learned, rounds),
             severity=severity_agreement(answers, rounds),
             selective=selective(answers, rounds),
+            sets=set_coverage(answers, rounds),
             subgroups=subgroups(answers, rounds),
             localization=localization,
             randomization=randomization,
@@ -135,25 +143,26 @@ def to_json(summary: Summary) -> str:
         "notice": RESEARCH_USE_NOTICE,
         "cautions": summary.cautions,
         **{
-            CONFOUNDED if field.name == "across" else field.name: _plain(getattr(summary, field.name))
+            CONFOUNDED if field.name == "across" else field.name: plain(getattr(summary, field.name))
             for field in dataclasses.fields(summary)
         },
     }
     return json.dumps(text, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Values that JSON knows: dataclasses as objects without their arrays, what is not finite as null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         # arrays are curves; their figures stand beside them
         return {
-            field.name: _plain(part)
+            field.name: plain(part)
             for field in dataclasses.fields(value)
             if not isinstance(part := getattr(value, field.name), np.ndarray)
         }
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value
