@@ -10,6 +10,7 @@ from MediScanLib.study.fields import FIELDS
 
 from .Tables import probabilityBar, setTableRows, valueText
 
+SHOWN_COVERAGE = 0.9
 DECISIONS = {"present": "● present", "absent": "○ absent", "unsure": "◐ unsure"}
 
 
@@ -84,7 +85,44 @@ class FindingsSection:
             lines.append(_("Probabilities are not calibrated: compare them, do not trust their size."))
         if said.get("volume_rule"):
             lines.append(said["volume_rule"])
+        lines += self._trust(said)
         self.ui.certaintyTextLabel.text = "\n".join(lines)
+
+    def _trust(self, said: dict[str, Any]) -> list[str]:
+        """What cannot be excluded, how uncertain, what came from where; older results say nothing of it."""
+        certainty, lines = said["certainty"], []
+        for one in certainty.get("sets", []):
+            if one["coverage"] == SHOWN_COVERAGE:
+                labels = ", ".join(one["labels"]) or _("none")
+                lines.append(
+                    _("Not excluded at {coverage:.0f} % coverage: {labels}.").format(
+                        coverage=100 * one["coverage"], labels=labels
+                    )
+                )
+        scatter = certainty.get("uncertainty")
+        if scatter:
+            lines.append(
+                _("Uncertainty {total:.2f} of 1; the model's own part of it {epistemic:.3f}.").format(
+                    total=scatter["total"], epistemic=scatter["epistemic"]
+                )
+            )
+        share = next((part for part in said.get("modalities", []) if part["finding"] == certainty["label"]), None)
+        whole = abs(share["image"]) + abs(share["record"]) if share else 0
+        if share and whole > 0:
+            lines.append(
+                _(
+                    "What moved {label} came to {image:.0f} % from the image, to {record:.0f} % from the record."
+                ).format(
+                    label=certainty["label"],
+                    image=100 * abs(share["image"]) / whole,
+                    record=100 * abs(share["record"]) / whole,
+                )
+            )
+        cases = [case["label"] for case in said.get("similar_cases", [])]
+        if cases:
+            counts = ", ".join(f"{cases.count(label)} {label}" for label in dict.fromkeys(cases))
+            lines.append(_("Nearest training cases: {counts}.").format(counts=counts))
+        return lines
 
     def _showFindings(self, said: dict[str, Any]) -> None:
         rows = []
@@ -92,6 +130,11 @@ class FindingsSection:
             toolTip = _("Present from {threshold:.0f} % on. {point}").format(
                 threshold=100 * finding["threshold"], point=finding["operating_point"] or ""
             )
+            if finding.get("interval"):
+                low, high = (100 * value for value in finding["interval"])
+                toolTip += "\n" + _("With parts of the features left out mostly {low:.0f} to {high:.0f} %.").format(
+                    low=low, high=high
+                )
             bar = probabilityBar(finding["probability"], toolTip)
             rows.append([finding["label"], _(DECISIONS[finding["decision"]]), bar])
         setTableRows(self.ui.findingsTable, rows)

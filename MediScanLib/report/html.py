@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from ..errors import UsageError
 from ..notice import RESEARCH_USE_NOTICE
 from ..prediction.result import Prediction
+from ..prediction.sentences import trust_sentences
 from ..study.fields import FIELDS
 from ..writing import atomic_write
 from . import html_template
@@ -205,7 +206,7 @@ def _templates() -> Mapping[str, Template]:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_printable
     )
-    environment.filters["probability"] = _probability
+    environment.filters |= {"probability": _probability, "factor": _factor, "odds": _of_odds}
     return {
         "head": environment.from_string(html_template.HEAD),
         "section": environment.from_string(html_template.SECTION),
@@ -231,6 +232,7 @@ def _facts(prediction: Prediction) -> dict[str, Any]:
         "name": _name(prediction.input),
         "top": prediction.top,
         "findings": findings,
+        "trust": trust_sentences(prediction),
         "calibrated": "all" if calibrated == {True} else "none" if calibrated == {False} else "some",
         "curve": slice_curve(prediction),
         "used": [
@@ -257,11 +259,15 @@ def _influence(prediction: Prediction) -> dict[str, Any] | None:
     fields = list(dict.fromkeys(name for part in parts for name in part.fields))
     return {
         "columns": [part.finding for part in parts],
-        "unknown": [1 / (1 + math.exp(-max(-60.0, min(60.0, part.unknown)))) for part in parts],
+        "unknown": [part.unknown for part in parts],
         "rows": [
             {"title": _title(name), "factors": [_factor(part.fields.get(name)) for part in parts]} for name in fields
         ],
     }
+
+
+def _of_odds(log_odds: float) -> str:
+    return _probability(1 / (1 + math.exp(-max(-60.0, min(60.0, log_odds)))))
 
 
 def _factor(log_odds: float | None) -> str:

@@ -76,14 +76,40 @@ SECTION = """
 <div class="wide"><table>
 <tr><th>Finding</th><th class="number">Probability</th><th></th><th>Decision</th><th>Threshold</th></tr>
 {% for f in findings %}
-<tr><td>{{ f.label }}</td><td class="number">{{ f.probability | probability }}{% if not f.calibrated %}<small>not calibrated</small>{% endif %}</td>
+<tr><td>{{ f.label }}</td><td class="number">{{ f.probability | probability }}{% if f.interval %}<small>{{ f.interval[0] | probability }} to {{ f.interval[1] | probability }}</small>{% endif %}{% if not f.calibrated %}<small>not calibrated</small>{% endif %}</td>
 <td><svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{{ f.probability | probability }} of 1, threshold {{ '%.2f' | format(f.threshold) }}">
 <rect x="0" y="0" width="100" height="10" fill="#e8eaed"/><rect x="0" y="0" width="{{ '%.2f' | format(f.probability * 100) }}" height="10" fill="{{ '#1a5fb4' if f.decision == 'present' else '#8a919a' }}"/>
 <rect x="{{ '%.2f' | format([f.threshold * 100, 99] | min) }}" y="0" width="1" height="10" fill="#1c1c1e"/></svg></td>
 <td class="{{ f.decision }}">{{ f.decision }}</td><td>{{ "%.2f" | format(f.threshold) }}{% if f.operating_point %}<small>{{ f.operating_point }}</small>{% endif %}</td></tr>
 {% endfor %}
 </table></div>
-<p class="quiet">The dark tick on a bar is the threshold from which on the finding counts as present; near to it the decision is “unsure”. {% if calibrated == "all" %}The probabilities are calibrated on held-out data.{% elif calibrated == "none" %}<strong>The probabilities are not calibrated: read them as a ranking, not as frequencies.</strong>{% else %}<strong>Some probabilities are not calibrated.</strong>{% endif %} {% if p.certainty.novelty is not none %}Distance from the training images: {{ "%.2f" | format(p.certainty.novelty) }}, where 1 is the farthest that is accepted.{% endif %}</p>
+<p class="quiet">The dark tick on a bar is the threshold from which on the finding counts as present; near to it the decision is “unsure”. {% if calibrated == "all" %}The probabilities are calibrated on held-out data.{% elif calibrated == "none" %}<strong>The probabilities are not calibrated: read them as a ranking, not as frequencies.</strong>{% else %}<strong>Some probabilities are not calibrated.</strong>{% endif %} {% if p.certainty.novelty is not none %}Distance from the training images: {{ "%.2f" | format(p.certainty.novelty) }}, where 1 is the farthest that is accepted.{% endif %}{% if p.certainty.uncertainty %} Below a probability: between which values 90 % of {{ p.certainty.uncertainty.samples }} answers lie that the model gives with parts of its features left out.{% endif %}</p>
+
+{% if trust or p.certainty.sets or p.similar_cases or p.modalities %}
+<h3>How sure</h3>
+{% if trust %}<ul>{% for sentence in trust %}<li>{{ sentence }}</li>{% endfor %}</ul>{% endif %}
+{% if p.certainty.sets %}
+<div class="wide"><table>
+<tr><th>Coverage</th><th>Findings that cannot be excluded</th></tr>
+{% for set in p.certainty.sets %}<tr><td>{{ "%.0f" | format(100 * set.coverage) }} %</td><td>{{ set.labels | join(", ") or "none" }}</td></tr>{% endfor %}
+</table></div>
+<p class="quiet">At a coverage of 90 % the true finding is among these in 90 % of the studies that have it, whichever it is, as far as this image is like those the model was tested on.</p>
+{% endif %}
+{% if p.modalities %}
+<div class="wide"><table>
+<tr><th>Finding</th><th class="number">Knowing nothing</th><th class="number">The image</th><th class="number">The clinical values</th></tr>
+{% for share in p.modalities %}<tr><td>{{ share.finding }}</td><td class="number">{{ share.neither | odds }}</td><td class="number">{{ share.image | factor }}</td><td class="number">{{ share.record | factor }}</td></tr>{% endfor %}
+</table></div>
+<p class="quiet">The probability that the model would give without image and values, and the factor by which each changed the odds of the finding.</p>
+{% endif %}
+{% if p.similar_cases %}
+<div class="wide"><table>
+<tr><th>Nearest training cases</th><th>Data set</th><th>Patient</th><th class="number">Distance</th><th>Image</th></tr>
+{% for case in p.similar_cases %}<tr><td>{{ case.label }}</td><td>{{ case.source }}{% if case.view %}, {{ case.view }}{% endif %}</td><td>{{ case.sex or "" }}{% if case.age_years is not none %} about {{ case.age_years }}{% endif %}</td><td class="number">{{ "%.2f" | format(case.distance) }}</td><td>{{ case.image or "not to be shown" }}<small>{{ case.licence }}</small></td></tr>{% endfor %}
+</table></div>
+<p class="quiet">Near in the features that the network looks at, which need not be what a reader would call alike. A distance of 1 is the farthest that is accepted as known.</p>
+{% endif %}
+{% endif %}
 
 <h3>Severity</h3>
 {% if p.severity.applicable %}
@@ -137,7 +163,7 @@ SECTION = """
 <h3>What the clinical values did</h3>
 <div class="wide"><table>
 <tr><th></th>{% for column in influence.columns %}<th class="number">{{ column }}</th>{% endfor %}</tr>
-<tr><td>Probability with none of them</td>{% for value in influence.unknown %}<td class="number">{{ value | probability }}</td>{% endfor %}</tr>
+<tr><td>Probability with none of them</td>{% for value in influence.unknown %}<td class="number">{{ value | odds }}</td>{% endfor %}</tr>
 {% for row in influence.rows %}<tr><td>{{ row.title }}</td>{% for value in row.factors %}<td class="number">{{ value }}</td>{% endfor %}</tr>{% endfor %}
 </table></div>
 <p class="quiet">The factor by which knowing a value changed the odds of a finding: above 1 it spoke for the finding, below 1 against it.</p>

@@ -17,6 +17,7 @@ from ..errors import UsageError
 from ..notice import RESEARCH_USE_NOTICE
 from ..prediction.colormaps import color_table
 from ..prediction.result import Finding, Prediction
+from ..prediction.sentences import trust_sentences
 from ..study.image import MedicalImage
 
 PANEL_PIXELS = 560
@@ -48,10 +49,10 @@ def draw_prediction(image: MedicalImage, prediction: Prediction, label: str | No
         raise UsageError(f"{prediction.input}: there are no heat maps to draw; switch explainability on.")
     label = label or prediction.top.label
     slice_index = prediction.maps.peak(label)[1][0]
-    size = _image_size(image)
-    gray = _gray(image, slice_index).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    size = size_in_picture(image)
+    gray = gray_slice(image, slice_index).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     heat = Image.fromarray(prediction.maps.normalized(label, slice_index)[0])
-    overlay = _blend(gray, heat.resize(size, Image.Resampling.BILINEAR))
+    overlay = blend(gray, heat.resize(size, Image.Resampling.BILINEAR))
 
     width, height = (max(side, least) for side, least in zip(size, LEAST_PANEL, strict=True))
     inset = ((width - size[0]) // 2, (height - size[1]) // 2)
@@ -87,7 +88,7 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         raise
 
 
-def _gray(image: MedicalImage, slice_index: int) -> Image.Image:
+def gray_slice(image: MedicalImage, slice_index: int) -> Image.Image:
     """One slice in the window of the file, in a soft-tissue window for CT, or between its percentiles."""
     pixels = image.pixels[slice_index]
     window = image.window or ((40.0, 400.0) if image.units == "HU" else None)
@@ -102,7 +103,7 @@ def _gray(image: MedicalImage, slice_index: int) -> Image.Image:
     return Image.fromarray(np.rint(scaled.clip(0, 1) * 255).astype(np.uint8))
 
 
-def _image_size(image: MedicalImage) -> tuple[int, int]:
+def size_in_picture(image: MedicalImage) -> tuple[int, int]:
     """(width, height) in the picture, in the slice's physical proportions."""
     x_mm, y_mm, _ = image.spacing or (1.0, 1.0, 1.0)
     width, height = image.shape[2] * x_mm, image.shape[1] * y_mm
@@ -110,7 +111,7 @@ def _image_size(image: MedicalImage) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _blend(gray: Image.Image, heat: Image.Image) -> Image.Image:
+def blend(gray: Image.Image, heat: Image.Image) -> Image.Image:
     """The hotter, the more opaque: where nothing was seen the image stays as it is."""
     level = np.rint(np.asarray(heat).clip(0, 1) * 255).astype(np.uint8)
     opacity = np.linspace(0, MAX_OPACITY, 256, dtype=np.float32)
@@ -139,6 +140,7 @@ def _lines(
         lines.append((" ".join(filter(None, (place, prediction.volume_rule))), 13, QUIET))
     lines += [(f"Leave to a human: {reason.message}", 14, WARNING) for reason in prediction.certainty.reasons]
     lines += [(f"Note: {warning}", 13, WARNING) for warning in prediction.image.warnings[:3]]
+    lines += [(sentence, 13, QUIET) for sentence in trust_sentences(prediction)]
     model = prediction.provenance
     name = Path(prediction.input).name or prediction.input
     lines.append((f"{name}    {model.model} {model.model_version} on {model.device}", 13, QUIET))

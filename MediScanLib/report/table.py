@@ -20,6 +20,9 @@ def columns(labels: Sequence[str]) -> list[str]:
         "severity_score",
         "deferred",
         "deferral_reasons",
+        "prediction_set_90",
+        "epistemic_uncertainty",
+        "novelty",
         "peak_slice",
         "peak_row",
         "peak_column",
@@ -53,6 +56,9 @@ def row(entry: Mapping[str, Any]) -> dict[str, Any]:
         "severity_score": "" if severity["score"] is None else f"{severity['score']:.6f}",
         "deferred": certainty["deferred"],
         "deferral_reasons": " ".join(reason["code"] for reason in certainty["reasons"]),
+        "prediction_set_90": _set(certainty.get("sets", []), 0.9),
+        "epistemic_uncertainty": _number((certainty.get("uncertainty") or {}).get("epistemic")),
+        "novelty": _number(certainty.get("novelty")),
         "peak_slice": peak[0],
         "peak_row": peak[1],
         "peak_column": peak[2],
@@ -64,3 +70,11 @@ def row(entry: Mapping[str, Any]) -> dict[str, Any]:
         "device": model["device"],
         "notice": entry["notice"],
     }
+
+
+def _set(sets: Sequence[Mapping[str, Any]], coverage: float) -> str:
+    return next((" ".join(one["labels"]) for one in sets if one["coverage"] == coverage), "")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"

@@ -139,8 +139,11 @@ def picture(size: tuple[int, int] = (64, 48), kind: str = "PNG") -> bytes:
 
 def test_what_was_said_is_there(prediction, tmp_path):
     page = written(prediction, tmp_path)
+    number = r"[<>]? ?[01]\.\d\d"
     for finding in prediction.findings:
-        assert re.search(rf"{finding.label} [<>]? ?[01]\.\d\d {finding.decision} 0\.50", page.words), finding
+        assert re.search(rf"{finding.label} {number} {number} to {number} {finding.decision} 0\.50", page.words), (
+            finding
+        )
     assert "The probabilities are calibrated on held-out data." in page.words
     assert "Age 63 years from the image header, not entered" in page.words
     assert "C-reactive protein 88 mg/L" in page.words
