@@ -1,4 +1,7 @@
-"""A bundle: a folder with `model.safetensors` and `card.json`. Nothing in it is ever executed."""
+"""A bundle: a folder with `model.safetensors` and `card.json`, and `cases.csv` where it tells of its training cases.
+
+Nothing in it is ever executed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +20,7 @@ from pydantic import ValidationError
 
 from ..errors import BundleError
 from .card import Card
+from .cases import CASES_FILE, MAX_CASES_BYTES, Case, format_cases, parse_cases
 
 if TYPE_CHECKING:
     from .fusion import FusionNetwork
@@ -90,6 +95,31 @@ class Bundle:
             ) from error
         return network.eval()
 
+    def load_cases(self, network: FusionNetwork) -> tuple[Case, ...]:
+        """What is told of the training cases, in the order of the references of the network's novelty.
+
+        Args:
+            network: From `load_network`.
+
+        Returns:
+            One case a reference; none where the bundle tells of none.
+
+        Raises:
+            BundleError: The table is none, does not fit the network, or is no longer the one that was checked.
+        """
+        if CASES_FILE not in self.card.files:
+            return ()
+        path = self.folder / CASES_FILE
+        try:
+            with path.open("rb") as stream:
+                content = stream.read(MAX_CASES_BYTES + 1)
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read ({error.strerror}). Install the bundle again.") from error
+        _check_hash(path, hashlib.sha256(content).hexdigest(), self.card.files[CASES_FILE])
+        cases = parse_cases(content, str(path))
+        _check_count(path, cases, network)
+        return cases
+
 
 def load_bundle(name_or_folder: str | Path) -> Bundle:
     """Find a bundle by name or folder, read its card and check every hash.
@@ -130,22 +160,33 @@ def read_card(folder: Path) -> Card:
         ) from error
 
 
-def save_bundle(network: FusionNetwork, card: Card, parent: Path) -> Bundle:
+def save_bundle(network: FusionNetwork, card: Card, parent: Path, cases: Sequence[Case] = ()) -> Bundle:
     """Write a bundle to `parent / card.name`, replacing an older one only when the new one is complete.
 
     Args:
         network: Trained network; saved as float32.
         card: Its card; `files` is filled in here.
         parent: Folder that holds bundles.
+        cases: What is told of the training cases, one for each reference of the network's novelty; none to tell of
+            none.
+
+    Raises:
+        BundleError: Not one case for each reference.
     """
     from safetensors.torch import save_file
 
+    if cases:
+        _check_count(parent / card.name / CASES_FILE, cases, network)
     parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{card.name}-", dir=parent))
     try:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
         save_file(state, scratch / WEIGHTS_FILE)
-        card = card.model_copy(update={"files": {WEIGHTS_FILE: file_sha256(scratch / WEIGHTS_FILE)}})
+        names = [WEIGHTS_FILE]
+        if cases:
+            (scratch / CASES_FILE).write_bytes(format_cases(cases))
+            names.append(CASES_FILE)
+        card = card.model_copy(update={"files": {name: file_sha256(scratch / name) for name in names}})
         (scratch / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
         # made private by the libraries; whoever installs a bundle for others must not hide it from them
         (scratch / WEIGHTS_FILE).chmod(0o644)
@@ -265,10 +306,21 @@ def _check_files(folder: Path, card: Card) -> None:
         if not path.is_file():
             raise BundleError(f"{folder}: {name} is missing. Install the bundle again.")
         try:
+            if name == CASES_FILE and path.stat().st_size > MAX_CASES_BYTES:
+                raise BundleError(f"{path}: is too large for a table of cases (at most {MAX_CASES_BYTES} bytes).")
             actual = file_sha256(path)
         except OSError as error:
             raise BundleError(f"{path}: cannot be read ({error.strerror}). Install the bundle again.") from error
         _check_hash(path, actual, expected)
+
+
+def _check_count(path: Path, cases: Sequence[Case], network: FusionNetwork) -> None:
+    references = 0 if network.novelty is None else len(network.novelty.references)
+    if len(cases) != references:
+        raise BundleError(
+            f"{path}: tells of {len(cases)} training cases, and the network remembers {references}: they are not of "
+            "one training. Install the bundle again."
+        )
 
 
 def _check_hash(path: Path, actual: str, expected: str) -> None:

@@ -199,7 +199,7 @@ def verify_models(names: Sequence[str] = ()) -> Iterator[Checked]:
     for name in names or [str(folder) for folder in bundle_folders()]:
         try:
             bundle = load_bundle(name)
-            bundle.load_network()
+            bundle.load_cases(bundle.load_network())
         except MediScanError as error:
             yield Checked(name, None, error)
         else:
@@ -297,7 +297,7 @@ def _install(source: str, folder: Path, parent: Path, *, check_weights: bool) ->
     try:
         bundle = load_bundle(folder)
         if check_weights:
-            bundle.load_network()
+            bundle.load_cases(bundle.load_network())
     except MediScanError as error:
         raise _foreign(source, folder, error) from error
     for path in folder.iterdir():

@@ -24,9 +24,11 @@ from .result import (
     Finding,
     HeatMapSummary,
     ImageSummary,
+    ModalityShare,
     Prediction,
     Provenance,
     Severity,
+    SimilarCase,
     SliceScore,
 )
 
@@ -50,6 +52,23 @@ class Scores:
     drawn: npt.NDArray[np.float64] | None = None
 
 
+class Evidence(NamedTuple):
+    """Where the scores of a study come from.
+
+    Attributes:
+        attribution: What each known clinical value did; None where none is known.
+        shares: What image and record did, a share a finding; empty where the model cannot tell.
+        similar: The nearest training cases; empty where the model keeps none.
+    """
+
+    attribution: Attribution | None = None
+    shares: Sequence[ModalityShare] = ()
+    similar: Sequence[SimilarCase] = ()
+
+
+NO_EVIDENCE = Evidence()
+
+
 def assemble(
     image: MedicalImage,
     record: ClinicalRecord,
@@ -59,7 +78,7 @@ def assemble(
     slices: Sequence[int],
     maps: HeatMaps | None,
     provenance: Provenance,
-    attribution: Attribution | None = None,
+    evidence: Evidence = NO_EVIDENCE,
 ) -> Prediction:
     """Put the scores of one study into words and decisions.
 
@@ -72,7 +91,7 @@ def assemble(
         slices: Image slice of each sample; empty for a 3D network.
         maps: Heat maps, None where not wanted.
         provenance: What made the scores.
-        attribution: What each known clinical value did, None where none is known.
+        evidence: Where the scores come from.
     """
     study = volume_scores(scores, card, slices)
     probabilities = study.probabilities
@@ -105,7 +124,9 @@ def assemble(
             sets=signs.sets,
             uncertainty=signs.uncertainty,
         ),
-        clinical=_clinical_use(record, card, attribution),
+        clinical=_clinical_use(record, card, evidence.attribution),
+        modalities=list(evidence.shares),
+        similar_cases=list(evidence.similar),
         heat_maps=[] if maps is None else [_heat_map(image, maps, label) for label in card.labels],
         slices=_slice_scores(card, scores, slices) if len(slices) > 1 else [],
         volume_rule=study.rule,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Output:
         novelty: (sample,) distance from the training images.
         seen: (sample, ...) what the head took from the image, see `seen_by_head`.
         drawn: (sample, draw, finding) calibrated probabilities with dropout, see `certainty.draw`.
+        pooled: (sample, C) average over the cells.
     """
 
     probabilities: np.ndarray
@@ -29,8 +30,9 @@ class Output:
     contrast: np.ndarray
     maps: np.ndarray | None
     novelty: np.ndarray | None
-    seen: np.ndarray | None
+    seen: np.ndarray
     drawn: np.ndarray | None
+    pooled: np.ndarray
 
     def scores(self) -> Scores:
         """Those of one study."""
@@ -52,4 +54,4 @@ class Output:
         return Output(*(None if column[0] is None else np.concatenate(column) for column in columns))  # type: ignore[arg-type]
 
     def _parts(self) -> tuple[np.ndarray | None, ...]:
-        return self.probabilities, self.severity, self.contrast, self.maps, self.novelty, self.seen, self.drawn
+        return tuple(getattr(self, part.name) for part in fields(self))

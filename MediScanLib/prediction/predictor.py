@@ -16,21 +16,24 @@ from .. import __version__
 from ..config import InferenceConfig
 from ..errors import BundleError, CancelledError, UsageError
 from ..network.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from ..network.cases import CASES_FILE
 from ..network.fusion import FusionNetwork, HeadOutput, average_pool
 from ..progress import Progress, SilentProgress
 from ..study.image import MedicalImage
 from ..study.record import ClinicalRecord
 from .activation import ActivationResult, class_activation_maps
-from .assembly import assemble, volume_scores
-from .attribution import Attribution, attribute, seen_by_head
+from .assembly import Evidence, assemble, volume_scores
+from .attribution import attribute, seen_by_head
 from .calibrated import calibrated_probabilities
 from .certainty import draw
 from .devices import is_out_of_memory, resolve_device
 from .heatmaps import AxisMap, HeatMaps
+from .modalities import modality_shares
 from .outputs import Output
 from .preprocessing import NetworkInput, prepare_clinical, prepare_slices, prepare_volume
 from .remembering import Encoded, LastStudy, Remembered, encoder_state, image_key
-from .result import Prediction, Provenance
+from .result import Prediction, Provenance, SimilarCase
+from .similar import similar_cases
 
 Study = tuple[MedicalImage, ClinicalRecord | None]
 
@@ -62,6 +65,7 @@ class Predictor:
         self.network.to(memory_format=network.encoder.memory_format)  # type: ignore[call-overload]
         self._notes: list[str] = []
         self._last = LastStudy()
+        self._cases = bundle.load_cases(network) if CASES_FILE in bundle.card.files else ()
 
     @classmethod
     def load(
@@ -116,8 +120,8 @@ class Predictor:
         prepared, output = self._look(image, known, wanted, progress)
         if whole and slices is not None:
             self._notes.append("The model reads whole volumes: the choice of slices was not used.")
-        attribution = self._attribution(output, known, wanted)
-        return self._assemble(image, known, prepared, output, attribution, time.perf_counter() - started)
+        evidence = self._evidence(output, known, wanted)
+        return self._assemble(image, known, prepared, output, evidence, time.perf_counter() - started)
 
     def predict_batch(self, studies: Sequence[Study]) -> list[Prediction]:
         """Predict single-slice studies together, as many at once as `max_batch_size` allows.
@@ -140,13 +144,11 @@ class Predictor:
             prepared = [prepare_slices(image, self.bundle.card.input, (0,)) for image, _ in chunk]
             together = self._run_records(torch.cat([p.tensor for p in prepared]), [record for _, record in chunk])
             outputs = together.split()
-            attributions = [self._attribution(output, chunk[i][1], (0,)) for i, output in enumerate(outputs)]
+            found = [self._evidence(output, chunk[i][1], (0,)) for i, output in enumerate(outputs)]
             seconds = (time.perf_counter() - started) / len(chunk)
             predictions += [
-                self._assemble(image, record, inputs, output, attribution, seconds)
-                for (image, record), inputs, output, attribution in zip(
-                    chunk, prepared, outputs, attributions, strict=True
-                )
+                self._assemble(image, record, inputs, output, evidence, seconds)
+                for (image, record), inputs, output, evidence in zip(chunk, prepared, outputs, found, strict=True)
             ]
         return predictions
 
@@ -192,7 +194,7 @@ class Predictor:
             for batch in seen.batches:
                 steps.before()
                 size = len(batch.features)
-                parts.append(self._answer(batch, values.expand(size, -1), known.expand(size, -1), bool(known.any())))
+                parts.append(self._answer(batch, values.expand(size, -1), known.expand(size, -1)))
                 steps.after(size)
         except RuntimeError as error:
             if self.device.type == "cpu" or not is_out_of_memory(error):
@@ -219,12 +221,11 @@ class Predictor:
     def _run_records(self, tensor: Tensor, records: Sequence[ClinicalRecord]) -> Output:
         """The network on a batch; out of memory halves the batch, and at the last moves to the CPU."""
         values, known = prepare_clinical(records, self.bundle.card)
-        attributed = bool(known.any())
         size = len(tensor)
         while True:
             try:
                 outputs = [
-                    self._forward(tensor[i : i + size], values[i : i + size], known[i : i + size], attributed)
+                    self._forward(tensor[i : i + size], values[i : i + size], known[i : i + size])
                     for i in range(0, len(tensor), size)
                 ]
                 return Output.join(outputs)
@@ -246,8 +247,8 @@ class Predictor:
         self.network.to(self.device)
         return size
 
-    def _forward(self, tensor: Tensor, values: Tensor, known: Tensor, attributed: bool) -> Output:
-        return self._answer(self._encode(tensor), values, known, attributed)
+    def _forward(self, tensor: Tensor, values: Tensor, known: Tensor) -> Output:
+        return self._answer(self._encode(tensor), values, known)
 
     @torch.inference_mode()
     def _encode(self, tensor: Tensor) -> Encoded:
@@ -259,7 +260,7 @@ class Predictor:
         return encoded
 
     @torch.inference_mode()
-    def _answer(self, encoded: Encoded, values: Tensor, known: Tensor, attributed: bool) -> Output:
+    def _answer(self, encoded: Encoded, values: Tensor, known: Tensor) -> Output:
         features, device = encoded.features, self.device
         result: HeadOutput | ActivationResult
         if self.settings.explainability:
@@ -272,8 +273,8 @@ class Predictor:
         severity = torch.sigmoid(result.severity.double().cpu())
         if not bool(torch.isfinite(probabilities).all() and torch.isfinite(severity).all()):
             raise self._not_a_number()
-        far = self.network.novelty
-        novelty = None if far is None else far(average_pool(features)).double().cpu().numpy()
+        far, pooled = self.network.novelty, average_pool(features)
+        novelty = None if far is None else far(pooled).double().cpu().numpy()
         card, count = self.bundle.card, self.settings.dropout_samples
         drawn = None
         if count > 1 and self.network.dropout_rate > 0:
@@ -284,22 +285,29 @@ class Predictor:
             encoded.contrast,
             None if maps is None else maps.numpy(),
             novelty,
-            seen_by_head(self.network, features).float().cpu().numpy() if attributed else None,
+            seen_by_head(self.network, features).float().cpu().numpy(),
             drawn,
+            pooled.float().cpu().numpy(),
         )
 
-    def _attribution(self, output: Output, record: ClinicalRecord, slices: Sequence[int]) -> Attribution | None:
-        """What each known clinical value did; None where none is known."""
-        card = self.bundle.card
+    def _evidence(self, output: Output, record: ClinicalRecord, slices: Sequence[int]) -> Evidence:
+        """Where the prediction comes from: single clinical values, image and record, training cases."""
+        card, network = self.bundle.card, self.network
         values, known = prepare_clinical([record], card)
-        if output.seen is None or not known.any():
-            return None
         study = volume_scores(output.scores(), card, slices)
-        seen = torch.from_numpy(output.seen[study.run])
-        found = attribute(self.network, seen, values[0], known[0], card.calibration, study.probabilities)
-        if not (np.isfinite(found.unknown).all() and np.isfinite(found.added).all()):
+        asked = (network, torch.from_numpy(output.seen[study.run]), values[0], known[0])
+        attribution = attribute(*asked, card.calibration, study.probabilities) if known.any() else None
+        shares = modality_shares(*asked, card, study.probabilities)
+        numbers = [number for share in shares for number in (share.neither, share.image, share.record)]
+        if attribution is not None:
+            numbers += [*attribution.unknown.tolist(), *attribution.added.ravel().tolist()]
+        if not np.isfinite(numbers).all():
             raise self._not_a_number()
-        return found
+        similar: list[SimilarCase] = []
+        if self._cases and network.novelty is not None and card.novelty is not None:
+            pooled = torch.from_numpy(output.pooled[study.run])
+            similar = similar_cases(network.novelty, self._cases, pooled, card.novelty.threshold)
+        return Evidence(attribution, shares, similar)
 
     def _not_a_number(self) -> BundleError:
         return BundleError(f"{self.bundle.folder}: the model gave a result that is not a number. Use another model.")
@@ -310,7 +318,7 @@ class Predictor:
         record: ClinicalRecord,
         prepared: NetworkInput,
         output: Output,
-        attribution: Attribution | None,
+        evidence: Evidence,
         seconds: float,
     ) -> Prediction:
         maps = None if output.maps is None else self._heat_maps(image, prepared, output.maps)
@@ -326,7 +334,7 @@ class Predictor:
             notes=list(self._notes),
         )
         return assemble(
-            image, record, card, self.settings, output.scores(), prepared.slices, maps, provenance, attribution
+            image, record, card, self.settings, output.scores(), prepared.slices, maps, provenance, evidence
         )
 
     def _heat_maps(self, image: MedicalImage, prepared: NetworkInput, maps: np.ndarray) -> HeatMaps:

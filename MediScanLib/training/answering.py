@@ -161,16 +161,20 @@ def pooled_features(
         spec: Input of the network.
         device: Where `encode` works.
         progress: Hears of every batch.
-        most: So many studies at most, spread evenly over the split.
+        most: So many studies at most: see `spread_evenly`.
     """
-    chosen = np.unique(np.linspace(0, len(split.studies) - 1, most).round().astype(int))
-    images = StandardizedImages(split.images, spec, [int(i) for i in chosen])
+    images = StandardizedImages(split.images, spec, spread_evenly(len(split.studies), most))
     loader = DataLoader(images, batch_size=16)
     rows = [
         average_pool(encode(batch["image"].to(device))).float().cpu()
         for batch in tracked(loader, "features", len(loader), progress)
     ]
     return torch.cat(rows)
+
+
+def spread_evenly(count: int, most: int) -> list[int]:
+    """Positions of at most `most` of `count` studies, spread evenly over them."""
+    return [int(i) for i in np.unique(np.linspace(0, count - 1, most).round())]
 
 
 def validate(output: SplitOutput, targets: Targets, objective: TwoPassObjective) -> dict[str, float]:

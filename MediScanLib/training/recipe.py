@@ -22,8 +22,9 @@ from ..network.card import CARD_SCHEMA_VERSION, FieldStatistics, InputSpec
 from ..network.fusion import FusionNetwork
 from ..progress import Progress, SilentProgress
 from .allocator import keep_freed_memory
-from .answering import Split, answer_split, evaluating, pooled_features
+from .answering import Split, answer_split, evaluating, pooled_features, spread_evenly
 from .augmentation import describe, kind_of
+from .cases import case_rows
 from .checkpoint import require_space
 from .clinical import clinical_statistics
 from .datasets import LABELS, Study, check_trainable, read_manifest
@@ -32,7 +33,7 @@ from .finishing import CardText, input_spec, make_card, usual_peaks
 from .history import draw_curves
 from .loading import PreparedImages, StandardizedImages
 from .location import marks_on_input
-from .novelty import learn_novelty
+from .novelty import REFERENCES, learn_novelty
 from .processes import Processes
 from .regions import NO_MARKS, MarkFiles, regions_of
 from .trainer import LAST, EpochListener, Trainer
@@ -288,7 +289,8 @@ def _finish(
             "versions": {name: version(name) for name in ("torch", "monai", "numpy")},
         },
     )
-    return save_bundle(network.cpu(), card, run.output)
+    told = case_rows([train[i] for i in spread_evenly(len(train), REFERENCES)])
+    return save_bundle(network.cpu(), card, run.output, told)
 
 
 def _plain_text(run: TrainingRun, train: Sequence[Study]) -> CardText:

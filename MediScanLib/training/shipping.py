@@ -105,7 +105,8 @@ def ship(
     tested = figures(answer_split(network.to(device), split, card.input, device), card.calibration, "test")
     words = {key: value for key, value in dataclasses.asdict(TEXT).items() if key != "name"}
     card = card.model_copy(update={**words, "cautions": list(TEXT.cautions)})
-    return save_bundle(network.cpu(), card.model_copy(update={"metrics": [*further, *tested, *card.metrics]}), output)
+    card = card.model_copy(update={"metrics": [*further, *tested, *card.metrics]})
+    return save_bundle(network.cpu(), card, output, trained.load_cases(network))
 
 
 def crossed_figures(path: Path) -> list[Metric]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...errors import DataError, MediScanError
 from ...network.card import Card
+from ...prediction.modalities import knows_hidden_images
 from ...prediction.predictor import Predictor
 from ...prediction.preprocessing import prepare_slices, prepare_volume
 from ...prediction.result import Prediction
@@ -87,12 +88,6 @@ def hidden_feature(predictor: Predictor, train: Sequence[Study], progress: Progr
     if knows_hidden_images(predictor.bundle.card):
         return predictor.network.feature_mean.clone()
     return mean_feature(predictor, train, progress)
-
-
-def knows_hidden_images(card: Card) -> bool:
-    """Whether the network was trained with hidden images, as its recipe tells."""
-    settings = card.recipe.get("settings")
-    return isinstance(settings, Mapping) and bool(settings.get("image_dropout"))
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError
+from ...prediction.modalities import knows_hidden_images
 from ...prediction.predictor import Predictor
 from ...progress import Progress, SilentProgress
 from ...study.record import ClinicalRecord
@@ -21,7 +22,7 @@ from ..datasets import Study, read_manifest
 from ..regions import NO_COPY, NO_MARKS, MarkFiles, Region, regions_of
 from ..trainer import HISTORY
 from .answers import Answers, answers_csv, join_answers, read_columns
-from .asking import MEAN_FEATURE_STUDIES, ask, hidden_feature, knows_hidden_images, without_image
+from .asking import MEAN_FEATURE_STUDIES, ask, hidden_feature, without_image
 from .bootstrap import RESAMPLES
 from .cases import Draw, choose_cases, draw_cases
 from .learning import LearningLog, mean_log, read_log
