@@ -35,6 +35,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python Testing/benchmarks/bench_activation.py --output Testing/output/benchmark.md
 	$(BIN)/python Testing/benchmarks/bench_training.py --output Testing/output/benchmark-training.md
 	$(BIN)/python Testing/benchmarks/bench_what_if.py --output Testing/output/benchmark-what-if.md
+	$(BIN)/python Testing/benchmarks/bench_trust.py --output Testing/output/benchmark-trust.md
 
 bench-medmnist: $(VENV)/installed-test
 	rm -rf Testing/output/medmnist
