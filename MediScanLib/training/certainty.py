@@ -66,7 +66,7 @@ def fit_confidence(probabilities: Array, thresholds: Sequence[float], fitted_on:
     """The lowest probability of the likeliest finding with which `KEPT` of the studies are accepted.
 
     Studies whose findings contradict each other are left to a human whatever the probability: they are counted among
-    the least certain. docs/decisions/0009 compares this with other measures of certainty.
+    the least certain. docs/decisions/0008 compares this with other measures of certainty.
 
     Args:
         probabilities: (study, label) calibrated.
