@@ -34,6 +34,7 @@ from MediScanLib.errors import MediScanError  # noqa: E402 - found only once the
 from MediScanLib.study.fields import FIELDS  # noqa: E402
 from MediScanLib.study.values import parse_field  # noqa: E402
 from MediScanPanel.CompareSection import CompareSection  # noqa: E402
+from MediScanPanel.EngineSection import EngineSection  # noqa: E402
 from MediScanPanel.ExportSection import ExportSection  # noqa: E402
 from MediScanPanel.FindingsSection import FindingsSection  # noqa: E402
 from MediScanPanel.HeatMapSection import HeatMapSection  # noqa: E402
@@ -50,7 +51,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from MediScanLib.network.bundle import Bundle
-    from MediScanLib.prediction.engine import Run
+    from MediScanLib.prediction.connection_test import ConnectionTest
+    from MediScanLib.prediction.engine import Run, Worker
     from MediScanLib.prediction.exchange import Request
     from MediScanLib.prediction.result import Prediction
     from MediScanLib.progress import Progress
@@ -60,7 +62,9 @@ if TYPE_CHECKING:
     from MediScanLib.study.record import ClinicalRecord
 
 NEEDED_PACKAGES = ("pydantic", "safetensors", "torch", "monai")
+NEEDED_PACKAGES_WITH_SERVER = ("pydantic", "yaml")
 REQUIREMENTS = _HERE / "Resources" / "requirements.txt"
+REQUIREMENTS_WITH_SERVER = _HERE / "Resources" / "requirements-server.txt"
 WELCOMED = "MediScan/NoticeUnderstood"
 
 
@@ -110,6 +114,7 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = MediScanLogic()
         self.runner = Runner(self.logic, self._onRunnerChanged)
         self.study = StudySection(self)
+        self.engine = EngineSection(self)
         self.patient = PatientSection(self)
         self.run = RunSection(self)
         self.findings = FindingsSection(self)
@@ -138,7 +143,7 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.logic is not None:  # the panel may be closed before it was ever opened
             self.setParameterNode(None)
             self.runner.drop()
-            for section in (self.run, self.compare, self.whatIf):
+            for section in (self.engine, self.run, self.compare, self.whatIf):
                 section.cleanup()
             self.heatMap.exit()
         self.removeObservers()
@@ -160,6 +165,14 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if name.split(".")[0] in ("MediScanLib", "MediScanPanel"):
                 del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
+
+    def onEngineChanged(self) -> None:
+        """Another engine will do the next run; what is under way on the old one ends."""
+        self.runner.drop()
+        self.study.fillModels()
+        if self.node:
+            self.run.checkDependencies()
+            self.run.update()
 
     def onWelcomed(self) -> None:
         """The notice was understood: it stays away; the foot of the panel keeps saying what matters."""
@@ -286,6 +299,7 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self._engine = None
         self._worker = None
+        self._server: tuple[str, str] | None = None
         self._images: dict[tuple[str, int, bool], Any] = {}
 
     def getParameterNode(self) -> MediScanParameterNode:
@@ -294,26 +308,54 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
 
     # packages
 
-    @staticmethod
-    def dependenciesInstalled() -> bool:
+    def dependenciesInstalled(self) -> bool:
         """True where nothing has to be installed before the first run."""
         from MediScanLib.scene import packages
 
-        return packages.installed(REQUIREMENTS)
+        return packages.installed(self._requirements, torch=self._server is None)
 
-    @staticmethod
-    def dependencyMessage() -> str:
+    def dependencyMessage(self) -> str:
         """What the user should know about missing packages; empty where there are none."""
         from MediScanLib.scene import packages
 
-        return packages.message(REQUIREMENTS)
+        return packages.message(self._requirements, torch=self._server is None)
 
-    @staticmethod
-    def installDependencies() -> None:
+    def installDependencies(self) -> None:
         """Install what is missing after asking the user; in testing mode nothing is installed."""
         from MediScanLib.scene import packages
 
-        packages.install(REQUIREMENTS)
+        packages.install(self._requirements, torch=self._server is None)
+
+    @property
+    def _requirements(self) -> Path:
+        return REQUIREMENTS if self._server is None else REQUIREMENTS_WITH_SERVER
+
+    # engine
+
+    def setServer(self, server: tuple[str, str] | None) -> None:
+        """Where images are looked at from now on.
+
+        Args:
+            server: Address and token of a MediScan server, an empty token where it wants none; None for this computer.
+        """
+        if server == self._server:
+            return
+        self.stopProcessing()
+        if self._engine is not None:
+            self._engine.close()
+        self._server, self._worker, self._engine = server, None, None
+
+    def testServer(self) -> "ConnectionTest":
+        """Begin to ask the server of `setServer` who it is; `poll` tells what it said.
+
+        Raises:
+            MediScanError: No server was set, its address or token cannot be used, or a package is missing.
+        """
+        self._checkPackages()
+        from MediScanLib.prediction.connection_test import ConnectionTest
+
+        address, token = self._server or ("", "")
+        return ConnectionTest(address, token or None, executable=_pythonSlicer(), paths=sys.path)
 
     # models
 
@@ -495,7 +537,7 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         if self._engine is None:
             from MediScanLib.prediction.engine import InProcess
 
-            self._engine = InProcess()
+            self._engine = InProcess() if self._server is None else self._makeWorker()
         prediction = self._engine.predict(request, progress)
         self.addPrediction(volumeNode, prediction)
         findings = self.results(volumeNode).findings
@@ -519,10 +561,18 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         """
         request = self._request(volumeNode, clinicalRecord, modelName, device, slices, prefill)
         if self._worker is None:
+            self._worker = self._makeWorker()
+        return self._worker.submit(request)
+
+    def _makeWorker(self) -> "Worker":
+        if self._server is None:
             from MediScanLib.prediction.engine import Worker
 
-            self._worker = Worker(shutil.which("PythonSlicer") or sys.executable, paths=sys.path)
-        return self._worker.submit(request)
+            return Worker(_pythonSlicer(), paths=sys.path)
+        from MediScanLib.prediction.remote import Remote
+
+        address, token = self._server
+        return Remote(address, token or None, executable=_pythonSlicer(), paths=sys.path)
 
     def stopProcessing(self) -> None:
         """End the other process, whatever it is doing."""
@@ -539,19 +589,23 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         slices: "Sequence[int] | None" = None,
         prefill: bool = True,
     ) -> "Request":
-        for name in NEEDED_PACKAGES:  # not imported here: that takes seconds, and the other process does it
-            if importlib.util.find_spec(name) is None:
-                raise MediScanError(
-                    _("The Python package {name} is missing. {remedy}").format(
-                        name=name, remedy=self.dependencyMessage() or _("Install it.")
-                    )
-                )
+        self._checkPackages()
         from MediScanLib.prediction.exchange import Request
         from MediScanLib.study.record import ClinicalRecord
 
         if not isinstance(clinicalRecord, ClinicalRecord):
             clinicalRecord = ClinicalRecord(**(clinicalRecord or {}))
         return Request(self._image(volumeNode, prefill), clinicalRecord, modelName, device, slices)
+
+    def _checkPackages(self) -> None:
+        needed = NEEDED_PACKAGES if self._server is None else NEEDED_PACKAGES_WITH_SERVER
+        for name in needed:  # not imported here: that takes seconds, and the other process does it
+            if importlib.util.find_spec(name) is None:
+                raise MediScanError(
+                    _("The Python package {name} is missing. {remedy}").format(
+                        name=name, remedy=self.dependencyMessage() or _("Install it.")
+                    )
+                )
 
     def _image(self, volumeNode: vtkMRMLScalarVolumeNode, prefill: bool) -> "MedicalImage":
         """The image of a node; the same object as long as nothing changed, so that it is handed over once."""
@@ -788,6 +842,10 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         from MediScanLib.scene.results import remove_results
 
         remove_results(slicer.mrmlScene, volumeNode)
+
+
+def _pythonSlicer() -> str:
+    return shutil.which("PythonSlicer") or sys.executable
 
 
 def _bundles() -> "list[Bundle]":

@@ -48,6 +48,20 @@ class StudySection:
         self.ui.modelComboBox.blockSignals(blocked)
         self._fillList()
 
+    def offerModels(self, models: dict[str, str]) -> None:
+        """Offer the models of a server, and choose its first where it does not have the chosen one."""
+        if not models or not self.panel.node:
+            return
+        blocked = self.ui.modelComboBox.blockSignals(True)
+        self.ui.modelComboBox.clear()
+        for name, title in models.items():
+            self.ui.modelComboBox.addItem(name)
+            self.ui.modelComboBox.setItemData(self.ui.modelComboBox.count - 1, title, qt.Qt.ToolTipRole)
+        self.ui.modelComboBox.blockSignals(blocked)
+        if self.panel.node.modelName not in models:
+            self.panel.node.modelName = next(iter(models))
+        self._select(self.panel.node.modelName)
+
     def onModelChanged(self, index: int = -1) -> None:
         """Take the chosen model into the parameter node."""
         if self.panel.node and self.ui.modelComboBox.currentText:

@@ -24,11 +24,13 @@ SIZES = {
 """What has to be downloaded for each package, by its name in lower case."""
 
 
-def installed(requirements: Path) -> bool:
-    """True where PyTorch and every package of a requirements file are there in an acceptable version."""
+def installed(requirements: Path, *, torch: bool = True) -> bool:
+    """True where every package of a requirements file is there in an acceptable version, and PyTorch if wanted."""
     import slicer.packaging
 
-    return torch_is_right() and slicer.packaging.pip_check(slicer.packaging.load_requirements(requirements))
+    return (torch_is_right() or not torch) and slicer.packaging.pip_check(
+        slicer.packaging.load_requirements(requirements)
+    )
 
 
 def torch_is_right() -> bool:
@@ -38,16 +40,16 @@ def torch_is_right() -> bool:
     return slicer.packaging.pip_check(f"torch{TORCH_REQUIREMENT}")
 
 
-def message(requirements: Path) -> str:
+def message(requirements: Path, *, torch: bool = True) -> str:
     """What the user should know about missing packages; empty where there are none."""
-    if installed(requirements):
+    if installed(requirements, torch=torch):
         return ""
-    if not torch_is_right() and (_torch_version() or not hasattr(slicer.modules, "pytorchutils")):
+    if torch and not torch_is_right() and (_torch_version() or not hasattr(slicer.modules, "pytorchutils")):
         return _torch_remedy()
     return "Apply installs the Python packages that are missing. It asks first."
 
 
-def install(requirements: Path) -> None:
+def install(requirements: Path, *, torch: bool = True) -> None:
     """Install what is missing, after one question that says what and how large. In testing mode nothing is installed.
 
     PyTorch comes through the PyTorch extension, which chooses the build that fits the graphics processor. What was
@@ -59,11 +61,11 @@ def install(requirements: Path) -> None:
     """
     import slicer.packaging
 
-    if slicer.app.testingEnabled() or installed(requirements):
+    if slicer.app.testingEnabled() or installed(requirements, torch=torch):
         return
-    needs_torch = not torch_is_right()
+    needs_torch = torch and not torch_is_right()
     installer = _torch_installer() if needs_torch else None
-    if not slicer.util.confirmOkCancelDisplay(question(requirements), windowTitle="MediScan"):
+    if not slicer.util.confirmOkCancelDisplay(question(requirements, torch=torch), windowTitle="MediScan"):
         raise CancelledError("The packages were not installed, so the image was not looked at.")
     try:
         if installer is not None:
@@ -79,9 +81,9 @@ def install(requirements: Path) -> None:
         ) from error
 
 
-def question(requirements: Path) -> str:
+def question(requirements: Path, *, torch: bool = True) -> str:
     """What will be installed, and how large it is."""
-    lines = [] if torch_is_right() else [f"PyTorch {TORCH_REQUIREMENT}: {SIZES['torch']}"]
+    lines = [] if torch_is_right() or not torch else [f"PyTorch {TORCH_REQUIREMENT}: {SIZES['torch']}"]
     lines += [f"{requirement}: {SIZES[_name(requirement)]}" for requirement in _missing(requirements)]
     return (
         "MediScan needs these Python packages, which will be downloaded from the internet and installed into "
