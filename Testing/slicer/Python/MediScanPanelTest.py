@@ -6,6 +6,7 @@ skipped without one.
 
 import json
 import os
+import socket
 import tempfile
 import time
 import unittest
@@ -115,6 +116,35 @@ class StudyTest(PanelTestCase):
         self.assertEqual(self.ui.modelList.count, 0)
         self.ui.modelSearchBox.text = ""
         self.assertTrue(self.ui.modelCardBrowser.plainText)
+
+
+class EngineTest(PanelTestCase):
+    def setUp(self):
+        super().setUp()
+        self.before = (self.ui.engineComboBox.currentIndex, self.ui.serverAddressEdit.text)
+
+    def tearDown(self):
+        self.ui.serverAddressEdit.text = self.before[1]
+        self.ui.engineComboBox.setCurrentIndex(self.before[0])
+        super().tearDown()
+
+    def test_a_server_that_is_away_is_told_of_without_waiting(self):
+        self.ui.engineComboBox.setCurrentIndex(1)
+        with socket.socket() as taken:  # bound, but nobody listens
+            taken.bind(("127.0.0.1", 0))
+            self.ui.serverAddressEdit.text = f"http://127.0.0.1:{taken.getsockname()[1]}"
+            self.ui.testConnectionButton.click()
+            wait_until(lambda: self.ui.testConnectionButton.enabled, 60)
+        self.assertTrue(self.ui.serverStatusLabel.text)
+        self.assertNotIn("Connected", self.ui.serverStatusLabel.text)
+        self.ui.engineComboBox.setCurrentIndex(0)
+        self.assertEqual(self.ui.serverStatusLabel.text, "")
+        self.assertTrue(self.ui.deviceComboBox.enabled)
+
+    def test_the_choice_is_not_in_the_scene(self):
+        self.ui.engineComboBox.setCurrentIndex(1)
+        self.ui.serverAddressEdit.text = "https://mediscan.example:8800"
+        self.assertNotIn("mediscan.example", slicer.mrmlScene.GetSceneXMLString())
 
 
 class PatientTest(PanelTestCase):
