@@ -93,7 +93,7 @@ class RunSection(VTKObservationMixin):
                 self._start(jump=True)
 
     def prepare(self) -> bool:
-        """Install what is missing, after asking; False where the user would rather not. A quiet run makes way."""
+        """Install what is missing, after asking; False where the user would rather not."""
         try:
             self.logic.installDependencies()
         except CancelledError as error:
@@ -102,8 +102,6 @@ class RunSection(VTKObservationMixin):
         finally:
             self.checkDependencies()
             self.panel.study.fillModels()
-        if self.runner.job is not None:
-            self.runner.drop()
         return True
 
     def onSliceMoved(self, caller: object = None, event: object = None) -> None:

@@ -49,24 +49,25 @@ class Runner:
         self._logic = logic
         self._changed = changed
         self.job: Job | None = None
+        self._next: Callable[[], None] | None = None  # what starts once the run before it has stopped
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MILLISECONDS)
         self._timer.connect("timeout()", self._poll)
 
     @property
     def busy(self) -> bool:
-        """True while a run is under way that the user asked for."""
-        return self.job is not None and self.job.visible
+        """True while a run is under way, or about to start, that the user asked for."""
+        return self._next is not None or (self.job is not None and self.job.visible)
 
     @property
-    def step(self) -> "Step":
+    def step(self) -> "Step | tuple[str, int, int]":
         """How far the run is."""
-        return self.job.run.step
+        return ("starting", 0, 0) if self._next is not None or self.job is None else self.job.run.step
 
     @property
     def seconds(self) -> float:
         """How long it has been under way."""
-        return time.monotonic() - self.job.started
+        return 0.0 if self.job is None else time.monotonic() - self.job.started
 
     def start(
         self,
@@ -76,19 +77,33 @@ class Runner:
         visible: bool = True,
         **options: Any,
     ) -> None:
-        """Begin a run; see `MediScanLogic.startProcessing` for the options and errors."""
-        run = self._logic.startProcessing(volumeNode, clinicalRecord, **options)
-        self.job = Job(run, volumeNode.GetID(), finish, visible, time.monotonic())
-        self._timer.start()
+        """Begin a run; see `MediScanLogic.startProcessing` for the options and errors.
+
+        One that is under way is cancelled first, so that the model stays loaded; this one starts when it has stopped.
+        """
+
+        def begin() -> None:
+            run = self._logic.startProcessing(volumeNode, clinicalRecord, **options)
+            self.job = Job(run, volumeNode.GetID(), finish, visible, time.monotonic())
+            self._timer.start()
+            self._changed()
+
+        if self.job is None:
+            begin()
+            return
+        self._next = begin
+        self.job.run.cancel()
         self._changed()
 
     def cancel(self) -> None:
         """Ask the run to stop; it does within about half a second."""
+        self._next = None
         if self.job is not None:
             self.job.run.cancel()
 
     def drop(self) -> None:
         """Stop at once whatever is under way, and forget it."""
+        self._next = None
         self._logic.stopProcessing()
         if self.job is not None:
             self._end()
@@ -102,7 +117,8 @@ class Runner:
                 try:
                     prediction = job.run.poll()
                 except CancelledError as error:
-                    slicer.util.showStatusMessage(str(error), 5000)
+                    if job.visible:
+                        slicer.util.showStatusMessage(str(error), 5000)
                 else:
                     if prediction is None:
                         self._changed()
@@ -111,6 +127,10 @@ class Runner:
         finally:
             if job.run.finished and self.job is job:
                 self._end()
+            if self.job is None and self._next is not None:
+                begin, self._next = self._next, None
+                with slicer.util.tryWithErrorDisplay(_("The image was not looked at.")):
+                    begin()
 
     def _finish(self, job: Job, prediction: "Prediction") -> None:
         self._end()  # first, so that what is done with the prediction may start the next run

@@ -291,7 +291,8 @@ def test_apply_does_not_wait_for_a_tried_value(panel, shown, runs, wait) -> None
     wait(lambda: bool(runs), 5)
     assert panel.ui.applyButton.text == "Apply", "a tried value is no run that one waits for"
     panel.ui.applyButton.click()
-    assert len(runs) == 2
+    assert panel.ui.applyButton.text == "Cancel"
+    wait(lambda: len(runs) == 2, 5)
     assert panel.ui.applyButton.text == "Cancel"
 
 
@@ -400,3 +401,33 @@ def test_the_notice_is_shown_once_and_its_core_always(panel, slicer) -> None:
     again.setup()
     assert not again.ui.welcomeFrame._object.isVisibleTo(again.window)
     again.cleanup()
+
+
+# runs that make way for each other
+
+
+def quiet_run(panel, node, done) -> None:
+    panel.runner.start(node, {}, done, visible=False, modelName="mediscan-general", device="cpu")
+
+
+def test_apply_waits_for_a_quiet_run_to_stop_and_keeps_the_model_loaded(panel, shown, runs, wait, monkeypatch) -> None:
+    monkeypatch.setattr(panel.logic, "stopProcessing", lambda: pytest.fail("the process was ended"))
+    quiet_run(panel, shown, lambda *_: pytest.fail("its answer is not wanted any more"))
+    assert not panel.runner.busy
+    panel.ui.applyButton.click()
+    assert panel.runner.busy
+    assert len(runs) == 1, "one run at a time"
+    wait(lambda: len(runs) == 2)
+    assert panel.runner.job.visible
+    panel.ui.applyButton.click()
+    wait(lambda: panel.runner.job is None)
+    monkeypatch.undo()
+
+
+def test_apply_that_waits_can_be_taken_back(panel, shown, runs, wait) -> None:
+    quiet_run(panel, shown, lambda *_: None)
+    panel.ui.applyButton.click()
+    panel.ui.applyButton.click()
+    assert not panel.runner.busy
+    wait(lambda: panel.runner.job is None)
+    assert len(runs) == 1
