@@ -283,6 +283,7 @@ class MediScanWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.run.showVolume(self.node.inputVolume)
             self.study.show(self.node.inputVolume)
             self.run.update()
+            self.heatMap.update()
 
     def _showVolume(self, volumeNode: vtkMRMLScalarVolumeNode | None) -> None:
         """Fill every section with what the scene holds for an image."""
@@ -301,6 +302,9 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         self._worker = None
         self._server: tuple[str, str] | None = None
         self._images: dict[tuple[str, int, bool], Any] = {}
+        # by image, the state of its voxels: when it was looked at last, and when its result was made
+        self._lookedAt: dict[str, int] = {}
+        self._madeOf: dict[str, int] = {}
 
     def getParameterNode(self) -> MediScanParameterNode:
         """The parameter node of this module in the scene."""
@@ -595,7 +599,9 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
 
         if not isinstance(clinicalRecord, ClinicalRecord):
             clinicalRecord = ClinicalRecord(**(clinicalRecord or {}))
-        return Request(self._image(volumeNode, prefill), clinicalRecord, modelName, device, slices)
+        request = Request(self._image(volumeNode, prefill), clinicalRecord, modelName, device, slices)
+        self._lookedAt[volumeNode.GetID()] = volumeNode.GetImageData().GetMTime()
+        return request
 
     def _checkPackages(self) -> None:
         needed = NEEDED_PACKAGES if self._server is None else NEEDED_PACKAGES_WITH_SERVER
@@ -630,10 +636,18 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         from MediScanLib.scene.volumes import image_from_volume, mend_window
 
         mend_window(volumeNode, image_from_volume(volumeNode))
+        volumeID = volumeNode.GetID()
+        if not slot:
+            self._madeOf[volumeID] = self._lookedAt.get(volumeID, volumeNode.GetImageData().GetMTime())
         add_prediction(slicer.mrmlScene, prediction, volumeNode, slot=slot)
         logging.info(
             f"MediScan: {prediction.top.label} {prediction.top.probability:.2f} by {prediction.provenance.model}"
         )
+
+    def imageChanged(self, volumeNode: vtkMRMLScalarVolumeNode | None) -> bool:
+        """True where an image shows other voxels than those its result was made of, as another frame of a sequence."""
+        data = volumeNode.GetImageData() if volumeNode else None
+        return data is not None and self._madeOf.get(volumeNode.GetID(), data.GetMTime()) != data.GetMTime()
 
     @staticmethod
     def results(volumeNode: vtkMRMLScalarVolumeNode | None, slot: str = "") -> "Results":

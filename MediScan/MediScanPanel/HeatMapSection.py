@@ -23,7 +23,8 @@ class HeatMapSection:
         """How the heat map should be drawn, as `MediScanLogic.showHeatMap` takes it."""
         node = self.panel.node
         return {
-            "visible": node.showHeatMap,
+            # over other voxels than those it was made of, it would lie
+            "visible": node.showHeatMap and not self.logic.imageChanged(node.inputVolume),
             "opacity": node.opacity,
             "threshold": node.threshold,
             "colors": node.colors,

@@ -150,6 +150,8 @@ class RunSection(VTKObservationMixin):
         node, values = self.panel.node, self.panel.patient.values
         if problem or self._dependencyMessage:
             return problem or self._dependencyMessage
+        if self.logic.imageChanged(node.inputVolume):
+            return _("The image is not the one that the result below was made of. Apply looks again.")
         if self.logic.isOutdated(node.inputVolume, values, node.modelName):
             return _("The result below was made with other clinical values or by another model. Apply looks again.")
         return ""

@@ -431,3 +431,27 @@ def test_apply_that_waits_can_be_taken_back(panel, shown, runs, wait) -> None:
     assert not panel.runner.busy
     wait(lambda: panel.runner.job is None)
     assert len(runs) == 1
+
+
+def test_a_heat_map_does_not_lie_over_another_frame(panel, shown, predicted, slicer, wait) -> None:
+    import vtk
+
+    from MediScanLib.scene.overlay import find_overlay
+    from MediScanLib.scene.style import style_of
+
+    def visible() -> bool:
+        return style_of(find_overlay(slicer.mrmlScene, shown)).visible
+
+    first, second = shown.GetImageData(), vtk.vtkImageData()
+    second.DeepCopy(first)
+    assert visible()
+    shown.SetAndObserveImageData(second)
+    wait(lambda: not visible())
+    assert "not the one" in panel.ui.statusLabel.text
+    shown.SetAndObserveImageData(first)
+    wait(visible)
+    assert "not the one" not in panel.ui.statusLabel.text
+    shown.SetAndObserveImageData(second)
+    wait(lambda: not visible())
+    panel.onPrediction(shown, predicted, jump=False)  # Apply looked again, at the second
+    assert visible()
