@@ -183,6 +183,10 @@ class InferenceConfig(_Section):
         max_batch_size: Images or slices that go through the network at once, at most.
         explainability: Whether heat maps are made.
         severity_scoring: Whether the severity is reported.
+        explanation: How heat maps are made; all but the first cost more, see docs/benchmarks.md.
+        explanation_against: Finding that heat maps tell the others from; None for everything.
+        faithfulness: Whether it is tried if the model leans on what the map of the likeliest finding shows; takes some
+            hundred passes through the network.
     """
 
     confidence_threshold: Fraction | None = None
@@ -191,6 +195,9 @@ class InferenceConfig(_Section):
     max_batch_size: Integer = Field(default=8, ge=1)
     explainability: StrictBool = True
     severity_scoring: StrictBool = True
+    explanation: Literal["gradcam", "gradcam++", "layercam", "occlusion", "integrated-gradients"] = "gradcam"
+    explanation_against: str | None = None
+    faithfulness: StrictBool = False
 
 
 class Config(_Section):

@@ -127,7 +127,7 @@ def assemble(
         clinical=_clinical_use(record, card, evidence.attribution),
         modalities=list(evidence.shares),
         similar_cases=list(evidence.similar),
-        heat_maps=[] if maps is None else [_heat_map(image, maps, label) for label in card.labels],
+        heat_maps=[] if maps is None else [heat_map_summary(image, maps, label) for label in card.labels],
         slices=_slice_scores(card, scores, slices) if len(slices) > 1 else [],
         volume_rule=study.rule,
         provenance=provenance,
@@ -256,7 +256,8 @@ def _summary(image: MedicalImage, warnings: list[str]) -> ImageSummary:
     )
 
 
-def _heat_map(image: MedicalImage, maps: HeatMaps, label: str) -> HeatMapSummary:
+def heat_map_summary(image: MedicalImage, maps: HeatMaps, label: str) -> HeatMapSummary:
+    """Where the map of a finding is hottest, on the image that it lies over."""
     peak, index = maps.peak(label)
     return HeatMapSummary(
         label=label,

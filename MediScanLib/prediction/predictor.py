@@ -121,7 +121,12 @@ class Predictor:
         if whole and slices is not None:
             self._notes.append("The model reads whole volumes: the choice of slices was not used.")
         evidence = self._evidence(output, known, wanted)
-        return self._assemble(image, known, prepared, output, evidence, time.perf_counter() - started)
+        prediction = self._assemble(image, known, prepared, output, evidence, time.perf_counter() - started)
+        from .explained import explained, wants_explanation  # which needs this module
+
+        if not wants_explanation(self):
+            return prediction
+        return explained(self, prediction, image, known, None if whole else wanted, progress)
 
     def predict_batch(self, studies: Sequence[Study]) -> list[Prediction]:
         """Predict single-slice studies together, as many at once as `max_batch_size` allows.
@@ -129,7 +134,10 @@ class Predictor:
         Args:
             studies: Images with one slice each and their records; a 2D network only, others go one by one.
         """
-        if self.bundle.card.network.spatial_dims == 3 or any(image.shape[0] > 1 for image, _ in studies):
+        from .explained import wants_explanation  # which needs this module
+
+        alone = self.bundle.card.network.spatial_dims == 3 or wants_explanation(self)
+        if alone or any(image.shape[0] > 1 for image, _ in studies):
             return [self(image, record) for image, record in studies]
         self._last.forget()  # its memory goes to the batch
         predictions: list[Prediction] = []

@@ -89,12 +89,13 @@ class HeatMapSummary(_Part):
     Attributes:
         label: Finding.
         peak: Raw value at the hottest place.
-        relative_peak: `peak` divided by the bundle's scale: 1.0 is as hot as its maps of the finding usually get.
+        relative_peak: `peak` divided by the scale, what colors call 1.
         index: (slice, row, column) in the image.
         position: The same place, LPS mm; None where the image has no spacing.
         file: Where a face stored the picture or the map.
         method: How the map was made, one of `explanations.METHODS`.
         against: The finding that the map tells it from; None where it tells it from everything.
+        scale_meaning: What 1 on the scale stands for.
     """
 
     label: str
@@ -105,6 +106,7 @@ class HeatMapSummary(_Part):
     file: str | None = None
     method: str = "gradcam"
     against: str | None = None
+    scale_meaning: str = "as hot as this model's maps of the finding usually get"
 
 
 class ClinicalContribution(_Part):

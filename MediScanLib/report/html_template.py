@@ -133,7 +133,7 @@ SECTION = """
 {% endif %}
 {% endfor %}
 </table></div>
-<p class="quiet">Heat 1 is as hot as this model's maps of the finding usually get. Slices, rows and columns count from 0.</p>
+<p class="quiet">By {{ p.heat_maps[0].method }}{% if p.heat_maps[0].against %}, what speaks for a finding and against {{ p.heat_maps[0].against }}{% endif %}. Heat 1 is {{ p.heat_maps[0].scale_meaning }}. Slices, rows and columns count from 0.</p>
 {% else %}<p>No heat maps were made.</p>{% endif %}
 
 {% if curve or p.volume_rule %}

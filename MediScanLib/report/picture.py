@@ -144,7 +144,10 @@ def _lines(
     model = prediction.provenance
     name = Path(prediction.input).name or prediction.input
     lines.append((f"{name}    {model.model} {model.model_version} on {model.device}", 13, QUIET))
-    lines.append(("Heat: 1 is as hot as this model's maps of this finding usually get, and all above.", 13, QUIET))
+    drawn = next((summary for summary in prediction.heat_maps if summary.label == label), None)
+    if drawn is not None:
+        against = f" against {drawn.against}" if drawn.against else ""
+        lines.append((f"Heat of {label}{against} ({drawn.method}): 1 is {drawn.scale_meaning}.", 13, QUIET))
     lines.append((RESEARCH_USE_NOTICE, 13, QUIET))
     return [(part, size, color) for text, size, color in lines for part in _wrapped(text, size, width)]
 
