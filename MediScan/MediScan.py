@@ -557,13 +557,16 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         device: str = "auto",
         slices: "Sequence[int] | None" = None,
         prefill: bool = True,
+        explanation: str = "gradcam",
+        checkMap: bool = False,
     ) -> "Run":
         """Begin to look at an image in another process and return at once; `addPrediction` takes what it says.
 
         One image at a time. The errors and the other arguments are those of `process`; without `prefill`, age and sex
-        stay unknown where they are not given, whatever the image's header states.
+        stay unknown where they are not given, whatever the image's header states. `explanation` says how heat maps are
+        made, one of `prediction.explanations.METHODS`; with `checkMap` it is tried whether the model leans on them.
         """
-        request = self._request(volumeNode, clinicalRecord, modelName, device, slices, prefill)
+        request = self._request(volumeNode, clinicalRecord, modelName, device, slices, prefill, explanation, checkMap)
         if self._worker is None:
             self._worker = self._makeWorker()
         return self._worker.submit(request)
@@ -592,14 +595,18 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
         device: str,
         slices: "Sequence[int] | None" = None,
         prefill: bool = True,
+        explanation: str = "gradcam",
+        checkMap: bool = False,
     ) -> "Request":
         self._checkPackages()
+        from MediScanLib.config import InferenceConfig
         from MediScanLib.prediction.exchange import Request
         from MediScanLib.study.record import ClinicalRecord
 
         if not isinstance(clinicalRecord, ClinicalRecord):
             clinicalRecord = ClinicalRecord(**(clinicalRecord or {}))
-        request = Request(self._image(volumeNode, prefill), clinicalRecord, modelName, device, slices)
+        settings = InferenceConfig(explanation=explanation, faithfulness=checkMap)
+        request = Request(self._image(volumeNode, prefill), clinicalRecord, modelName, device, slices, settings)
         self._lookedAt[volumeNode.GetID()] = volumeNode.GetImageData().GetMTime()
         return request
 

@@ -1,4 +1,4 @@
-"""Two views side by side: image and heat map, two findings, two models, two times, reader and model."""
+"""Two views side by side: image and heat map, two findings, models, explanations or times, reader and model."""
 
 from typing import Any
 
@@ -9,11 +9,13 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from MediScanLib.errors import UsageError
+from MediScanLib.prediction.explanations.methods import METHODS as EXPLANATIONS
 
-ORIGINAL, FINDINGS, MODELS, IMAGE_ONLY, PRIOR, REGION = COMPARISONS = (
+ORIGINAL, FINDINGS, MODELS, METHODS, IMAGE_ONLY, PRIOR, REGION = COMPARISONS = (
     "original | heat map",
     "finding | other finding",
     "model | other model",
+    "explanation | other explanation",
     "image and patient | image only",
     "earlier image | this image",
     "reader's region | heat map",
@@ -33,6 +35,7 @@ class CompareSection(VTKObservationMixin):
         self._rest.setSingleShot(True)
         self._rest.setInterval(REST_MILLISECONDS)
         self._rest.connect("timeout()", self.onRested)
+        self.ui.secondMethodComboBox.addItems(list(EXPLANATIONS[1:]))
         self.ui.compareButton.connect("clicked(bool)", self.onCompare)
         self.ui.leaveCompareButton.connect("clicked(bool)", self.leave)
         self.ui.regionSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onRegionChanged)
@@ -44,6 +47,8 @@ class CompareSection(VTKObservationMixin):
         comparison = self.panel.node.comparison
         if comparison == MODELS:
             return self.ui.secondModelComboBox.currentText
+        if comparison == METHODS:
+            return self.ui.secondMethodComboBox.currentText
         return IMAGE_ONLY_SLOT if comparison == IMAGE_ONLY else ""
 
     def cleanup(self) -> None:
@@ -64,6 +69,7 @@ class CompareSection(VTKObservationMixin):
         for widget, comparison in (
             (self.ui.secondFindingComboBox, FINDINGS),
             (self.ui.secondModelComboBox, MODELS),
+            (self.ui.secondMethodComboBox, METHODS),
             (self.ui.priorSelector, PRIOR),
             (self.ui.regionSelector, REGION),
         ):
@@ -117,23 +123,24 @@ class CompareSection(VTKObservationMixin):
     def onCompare(self) -> None:
         """Show the two, after asking the model for the second where it is needed."""
         node = self.panel.node
-        if node.comparison not in (MODELS, IMAGE_ONLY):
+        if node.comparison not in (MODELS, METHODS, IMAGE_ONLY):
             self._show()
             return
         said = self.logic.predictionFields(node.inputVolume)
         if self.runner.busy or said is None or not self.panel.run.prepare():
             return
-        other = node.comparison == MODELS
         slot = self.slot
         with slicer.util.tryWithErrorDisplay(_("The image was not looked at.")):
             self.runner.start(
                 node.inputVolume,
-                said["clinical"]["used"] if other else {},
+                {} if node.comparison == IMAGE_ONLY else said["clinical"]["used"],
                 lambda volumeNode, prediction: self._onPrediction(volumeNode, prediction, slot),
-                modelName=slot if other else node.modelName,
+                modelName=slot if node.comparison == MODELS else node.modelName,
                 device=node.device,
                 slices=[part["index"] for part in said["slices"]] or None,
                 prefill=False,
+                # a slower explanation is asked for to be trusted more: then it is tried, too
+                **({"explanation": slot, "checkMap": True} if node.comparison == METHODS else {}),
             )
 
     def leave(self) -> None:
@@ -146,6 +153,9 @@ class CompareSection(VTKObservationMixin):
         self.logic.addPrediction(volumeNode, prediction, slot=slot)
         if self.panel.node and self.panel.node.inputVolume is volumeNode:
             self._show()
+            self._say(
+                "\n".join(f"{verdict.finding}, {slot}: {verdict.verdict}" for verdict in prediction.faithfulness)
+            )
 
     def _show(self) -> None:
         node = self.panel.node

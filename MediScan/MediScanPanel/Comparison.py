@@ -5,7 +5,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from .CompareSection import FINDINGS, IMAGE_ONLY, MODELS, PRIOR, REGION
+from .CompareSection import FINDINGS, IMAGE_ONLY, METHODS, MODELS, PRIOR, REGION
 
 
 def showComparison(
@@ -41,6 +41,8 @@ def showComparison(
         pair = panes.panes_findings(scene, volumeNode, finding, otherFinding, style=style)
     elif comparison == MODELS:
         pair = panes.panes_models(scene, volumeNode, finding, slot, style=style)
+    elif comparison == METHODS:
+        pair = panes.panes_methods(scene, volumeNode, finding, slot, style=style)
     elif comparison == IMAGE_ONLY:
         pair = panes.panes_image_only(scene, volumeNode, finding, slot, style=style)
     elif comparison == PRIOR:

@@ -8,7 +8,7 @@ from ..errors import UsageError
 from .comparison import Pane
 from .nodes import Node, Scene
 from .overlay import find_overlay, make_overlay
-from .results import find_findings, shown_summary
+from .results import find_findings, shown_summary, stored_fields
 from .stored_maps import stored_maps
 from .style import Style, style_of
 
@@ -59,6 +59,17 @@ def panes_models(scene: Scene, reference: Node, finding: str, slot: str, *, styl
     """
     _need_slot(scene, reference, slot, f"Run the other model on {_name(reference)} first.")
     labels = [f"{_model(scene, reference, of)}: {_found(scene, reference, finding, of)}" for of in ("", slot)]
+    return _both(scene, reference, finding, slot, labels, style)
+
+
+def panes_methods(scene: Scene, reference: Node, finding: str, slot: str, *, style: Style | None = None) -> Panes:
+    """Heat maps of one finding by two ways of explaining it: the image's first results and those of a slot.
+
+    See `panes_original` for arguments and errors.
+    """
+    _need_slot(scene, reference, slot, f"Explain {_name(reference)} by the other method first.")
+    found = _found(scene, reference, finding, "")
+    labels = [f"{_method(scene, reference, of)}: {found}" for of in ("", slot)]
     return _both(scene, reference, finding, slot, labels, style)
 
 
@@ -151,6 +162,12 @@ def _overlay(scene: Scene, reference: Node, finding: str, slot: str, style: Styl
     first = find_overlay(scene, reference)
     drawn = style or (style_of(first) if first is not None else Style())
     return make_overlay(scene, maps, finding, reference, drawn, slot=slot)
+
+
+def _method(scene: Scene, reference: Node, slot: str) -> str:
+    """How the heat maps of a slot were made."""
+    maps = (stored_fields(scene, reference, slot) or {}).get("heat_maps") or [{}]
+    return str(maps[0].get("method", "gradcam"))
 
 
 def _need_slot(scene: Scene, reference: Node, slot: str, remedy: str) -> None:

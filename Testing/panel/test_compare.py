@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 
@@ -160,3 +162,27 @@ def test_closing_the_scene_while_comparing(panel, shown, slicer, layout) -> None
     panel.initializeParameterNode()
     assert not panel.logic.isComparing()
     assert not panel.ui.compareCollapsibleButton.enabled
+
+
+def test_another_explanation_beside_the_first_says_whether_it_holds(panel, shown, runs, wait, picture) -> None:
+    from MediScanLib.config import InferenceConfig
+    from MediScanLib.prediction.engine import InProcess
+    from MediScanLib.prediction.exchange import Request
+    from MediScanLib.study.record import ClinicalRecord
+
+    panel.ui.compareCollapsibleButton.collapsed = False
+    panel.node.comparison = "explanation | other explanation"
+    assert panel.ui.secondMethodComboBox._object.isVisibleTo(panel.ui.compareCollapsibleButton._object)
+    panel.ui.secondMethodComboBox.currentIndex = panel.ui.secondMethodComboBox.findText("layercam")
+    panel.ui.compareButton.click()
+    (run,) = runs
+    assert (run.request["explanation"], run.request["checkMap"]) == ("layercam", True)
+    settings = InferenceConfig(explanation="layercam", faithfulness=True)
+    record = ClinicalRecord(**run.request["record"])
+    request = Request(panel.logic._image(shown, False), record, "mediscan-general", "cpu")
+    run.answer = InProcess().predict(replace(request, settings=settings))
+    wait(lambda: panel.runner.job is None)
+    assert panel.logic.isComparing()
+    assert "layercam: " in panel.ui.compareStatusLabel.text
+    assert run.answer.faithfulness[0].verdict in panel.ui.compareStatusLabel.text
+    picture(panel, "panel-compare-methods")
