@@ -17,6 +17,7 @@ from .attribution import Attribution
 from .certainty import intervals, prediction_sets, uncertainty
 from .deferral import Signs, deferral_reasons
 from .heatmaps import HeatMaps
+from .plausibility import Doubt, image_doubts, presentation_doubts
 from .result import (
     Certainty,
     ClinicalContribution,
@@ -43,6 +44,7 @@ class Scores:
         contrast: False where every pixel of every sample was the same.
         novelty: (sample,) distance from the training images, None where the model cannot tell.
         drawn: (sample, draw, finding) probabilities with dropout, None where not drawn.
+        presentation: (sample, 4) by how much an image seems turned or inverted; None where the model cannot tell.
     """
 
     probabilities: npt.NDArray[np.float64]
@@ -50,6 +52,7 @@ class Scores:
     contrast: bool
     novelty: npt.NDArray[np.float64] | None = None
     drawn: npt.NDArray[np.float64] | None = None
+    presentation: npt.NDArray[np.float64] | None = None
 
 
 class Evidence(NamedTuple):
@@ -104,6 +107,7 @@ def assemble(
     limit = card.novelty
     signs = Signs(
         contrast=scores.contrast,
+        doubts=_doubts(image, scores, slices),
         novelty=None if limit is None or study.novelty is None else study.novelty / limit.threshold,
         sets=prediction_sets(probabilities, card),
         uncertainty=None if study.drawn is None else uncertainty(study.drawn, card.epistemic),
@@ -133,6 +137,16 @@ def assemble(
         provenance=provenance,
     )
     return prediction if maps is None else prediction.with_maps(maps)
+
+
+def _doubts(image: MedicalImage, scores: Scores, slices: Sequence[int]) -> list[Doubt]:
+    """What speaks against the image itself; nothing more is asked of a blank one."""
+    if not scores.contrast:
+        return []
+    doubts = image_doubts(image, slices or None)
+    if scores.presentation is not None:
+        doubts += presentation_doubts(image, np.median(scores.presentation, axis=0).tolist())
+    return doubts
 
 
 class StudyScores(NamedTuple):

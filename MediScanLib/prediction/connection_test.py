@@ -87,7 +87,8 @@ class ConnectionTest:
             if time.monotonic() < self._end:
                 return None
             self.close()
-            raise ServerError(f"{self.url}: does not answer. Check the address and the network.", code="server_timeout")
+            told = f"{self.url}: does not answer. Check the address and the network."
+            raise ServerError(told, code="server_timeout")
         assert self._process.stdout is not None
         text = self._process.stdout.read()
         self.close()

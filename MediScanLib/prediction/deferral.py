@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..network.card import Card
 from ..study.image import MedicalImage
 from .certainty import contradicts, reached
+from .plausibility import Doubt
 from .preprocessing import is_axial
 from .result import DeferralReason, Finding, PredictionSet, Uncertainty
 
@@ -53,6 +54,7 @@ class Signs:
 
     Attributes:
         contrast: False where the image is blank.
+        doubts: What speaks against the image itself.
         novelty: Distance from the training images as a multiple of the largest accepted one; None where unknown.
         sets: Findings that cannot be excluded, by rising coverage.
         uncertainty: How the head's answers scatter; None where not drawn.
@@ -60,6 +62,7 @@ class Signs:
     """
 
     contrast: bool
+    doubts: Sequence[Doubt] = ()
     novelty: float | None = None
     sets: Sequence[PredictionSet] = ()
     uncertainty: Uncertainty | None = None
@@ -84,6 +87,7 @@ def deferral_reasons(
     """
     reasons = [
         *_input_reasons(image, card, signs.contrast),
+        *((doubt.code, doubt.message) for doubt in signs.doubts),
         *_novelty_reasons(signs.novelty),
         *_score_reasons(findings, card, signs, confidence_threshold),
     ]

@@ -23,6 +23,7 @@ class Output:
         seen: (sample, ...) what the head took from the image, see `seen_by_head`.
         drawn: (sample, draw, finding) calibrated probabilities with dropout, see `certainty.draw`.
         pooled: (sample, C) average over the cells.
+        presentation: (sample, 4) by how much it seems turned or inverted, see `network.presentation`.
     """
 
     probabilities: np.ndarray
@@ -33,10 +34,12 @@ class Output:
     seen: np.ndarray
     drawn: np.ndarray | None
     pooled: np.ndarray
+    presentation: np.ndarray | None
 
     def scores(self) -> Scores:
         """Those of one study."""
-        return Scores(self.probabilities, self.severity, bool(self.contrast.any()), self.novelty, self.drawn)
+        contrast = bool(self.contrast.any())
+        return Scores(self.probabilities, self.severity, contrast, self.novelty, self.drawn, self.presentation)
 
     def split(self) -> list[Output]:
         """One output a sample."""

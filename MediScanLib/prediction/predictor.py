@@ -283,6 +283,7 @@ class Predictor:
             raise self._not_a_number()
         far, pooled = self.network.novelty, average_pool(features)
         novelty = None if far is None else far(pooled).double().cpu().numpy()
+        presentation = None if far is None else far.presentation
         card, count = self.bundle.card, self.settings.dropout_samples
         drawn = None
         if count > 1 and self.network.dropout_rate > 0:
@@ -296,6 +297,7 @@ class Predictor:
             seen_by_head(self.network, features).float().cpu().numpy(),
             drawn,
             pooled.float().cpu().numpy(),
+            None if presentation is None else presentation(pooled).double().cpu().numpy(),
         )
 
     def _evidence(self, output: Output, record: ClinicalRecord, slices: Sequence[int]) -> Evidence:

@@ -38,19 +38,9 @@ def similar_cases(
         return []
     if len(cases) != len(novelty.references):
         raise ValueError(f"{len(cases)} cases for {len(novelty.references)} references")
-    distances = _distances(novelty, pooled).mean(0) / limit
+    distances = novelty.distances(pooled).mean(0) / limit
     nearest = distances.argsort(stable=True)[:count].tolist()
     return [_told(cases[index], float(distances[index])) for index in nearest]
-
-
-def _distances(novelty: Novelty, pooled: Tensor) -> Tensor:
-    """(sample, reference)."""
-    centered = pooled.to(novelty.mean) - novelty.mean
-    along = centered @ novelty.directions.T
-    outside = (centered.square().sum(1) - along.square().sum(1)).clamp_min(0)
-    # without matrix products, which round away what tells the nearest apart
-    between = torch.cdist(along, novelty.references.to(along), compute_mode="donot_use_mm_for_euclid_dist")
-    return (between.square() + outside[:, None]).sqrt()
 
 
 def _told(case: Case, distance: float) -> SimilarCase:

@@ -57,3 +57,32 @@ def test_it_comes_back_from_a_state_dict():
     assert again is not None
     assert again(asked).tolist() == pytest.approx(network.novelty(asked).tolist())
     assert Novelty.of_state({"fusion.gate.weight": torch.zeros(1)}) is None
+
+
+def test_what_lies_outside_the_directions_counts_as_often_as_asked():
+    points = two_kinds(200, 0)
+    points[:, -1] = 0  # nothing known ever has anything there
+    asked = points[:5].clone()
+    asked[:, -1] = 3.0
+    for weight in (1.0, 4.0):
+        novelty = Novelty.fit(points, dimensions=39, outside=weight)
+        assert novelty(asked).tolist() == pytest.approx([3 * weight**0.5] * 5, rel=0.02)
+
+
+def test_the_distance_is_that_of_the_nearest_reference():
+    novelty = Novelty.fit(two_kinds(60, 0), dimensions=10, neighbors=2)
+    asked = two_kinds(7, 1)
+    assert novelty.distances(asked).shape == (7, 60)
+    assert torch.equal(novelty.distances(asked).sort(1).values[:, 1], novelty(asked))
+
+
+def test_a_bundle_that_does_not_weigh_the_outside_weighs_it_once_and_loads_strictly():
+    """Bundles up to 0.3.0."""
+    network = make_predictor().network
+    network.novelty = Novelty.fit(torch.randn(30, network.encoder.out_channels))
+    state = network.state_dict()
+    del state[PREFIX + "outside"]
+    network.novelty = Novelty.of_state(state)
+    network.load_state_dict(state)
+    assert float(network.novelty.outside) == 1.0
+    assert PREFIX + "outside" not in network.state_dict()

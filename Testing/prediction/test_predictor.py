@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from MediScanLib.config import InferenceConfig
 from MediScanLib.errors import BundleError, CancelledError, DeviceError, UsageError
@@ -21,6 +22,12 @@ def noise(*shape: int, seed: int = 0, **facts) -> MedicalImage:
         pixels=np.random.default_rng(seed).random(shape, dtype=np.float32),
         **{"spacing": (1.0, 1.0, 2.0), "source": "noise", **facts},
     )
+
+
+def smooth(*shape: int, seed: int = 0, **facts) -> MedicalImage:
+    """Bright and dark places with soft edges, as tissue has: nothing in it is odd for an image."""
+    image = noise(*shape, seed=seed, **facts)
+    return image.with_pixels(gaussian_filter(image.pixels, (0, 5, 5)))
 
 
 def test_prediction_says_everything_and_survives_json():
@@ -114,7 +121,7 @@ def test_unfamiliar_studies_are_left_to_a_human(facts, code):
 
 
 def test_familiar_study_is_not_deferred():
-    certainty = make_predictor()(noise(1, 40, 60, modality="DX", body_part="thorax")).certainty
+    certainty = make_predictor()(smooth(1, 40, 60, modality="DX", body_part="thorax")).certainty
     assert not certainty.deferred, certainty
 
 
@@ -145,8 +152,8 @@ def test_an_image_unlike_the_training_images_is_left_to_a_human():
     assert known.certainty.novelty == pytest.approx(0.25, abs=0.03)  # at distance 0.1, the limit being 0.4
     assert "unlike_training" not in [reason.code for reason in known.certainty.reasons]
     assert unknown.certainty.novelty == pytest.approx(2, abs=0.05)
-    assert unknown.certainty.reasons[0].code == "unlike_training"
-    assert "times as far" in unknown.certainty.reasons[0].message
+    (reason,) = (reason for reason in unknown.certainty.reasons if reason.code == "unlike_training")
+    assert "times as far" in reason.message
 
 
 def test_novelty_is_asked_of_batches_and_volumes_too():
@@ -235,12 +242,12 @@ def test_out_of_memory_halves_the_batch_then_goes_to_the_cpu(monkeypatch):
 
 
 def test_a_volume_of_unknown_kind_is_left_to_a_human():
-    assert make_predictor()(noise(4, 40, 60)).certainty.reasons[0].code == "unknown_modality"
-    assert not make_predictor()(noise(1, 40, 60)).certainty.deferred, "a picture has no modality to state"
+    assert make_predictor()(smooth(4, 40, 60)).certainty.reasons[0].code == "unknown_modality"
+    assert not make_predictor()(smooth(1, 40, 60)).certainty.deferred, "a picture has no modality to state"
 
 
 def test_sagittal_ct_under_a_model_of_axial_slices_is_left_to_a_human():
     sagittal = (0, 0, 1, 1, 0, 0, 0, -1, 0)
-    image = noise(4, 40, 60, modality="CT", body_part="CHEST", direction=sagittal)
+    image = smooth(4, 40, 60, modality="CT", body_part="CHEST", direction=sagittal)
     certainty = make_predictor()(image).certainty
     assert [reason.code for reason in certainty.reasons] == ["not_axial"]

@@ -36,9 +36,12 @@ def cases() -> list[Case]:
 
 
 def by_hand(novelty: Novelty, asked: torch.Tensor) -> np.ndarray:
-    """Distances (reference,) of one image: to the reference as a point of the whole space, which lies in the plane."""
-    there = novelty.references.double() @ novelty.directions.double() + novelty.mean.double()
-    distances: np.ndarray = (asked.double() - there).norm(dim=1).numpy()
+    """Distances (reference,) of one image: along the plane of the references, and out of it as much as that counts."""
+    directions = novelty.directions.double()
+    centered = asked.double() - novelty.mean.double()
+    outside = (centered - centered @ directions.T @ directions).square().sum()
+    along = (centered @ directions.T - novelty.references.double()).square().sum(1)
+    distances: np.ndarray = (along + novelty.outside.double() * outside).sqrt().numpy()
     return distances
 
 
