@@ -17,13 +17,19 @@ from .commands.data import data
 from .commands.evaluate import evaluate
 from .commands.models import models
 from .commands.reviews import reviews
+from .commands.serve import serve
 from .commands.train import train
+from .commands.validate import validate
+from .commands.what_if import what_if
 from .errors import MediScanError, WriteError
 from .notice import RESEARCH_USE_NOTICE
+from .prediction.explanations.methods import METHODS
 
 if TYPE_CHECKING:
+    from .config import InferenceConfig
     from .prediction.batch import Outcome
     from .prediction.predictor import Predictor
+    from .prediction.remote_predictor import RemotePredictor
     from .prediction.result import Prediction
     from .report.files import ResultFile
     from .report.html import HtmlPage
@@ -103,7 +109,14 @@ def _model_options(function: F) -> F:
     help=".json, .jsonl or .csv file, or .html page for people; without it, JSON lines are printed.",
 )
 @click.option("--overlay", type=click.Path(path_type=Path), help="Folder for one picture an input.")
+@click.option("--explain", type=click.Choice(METHODS), help="How heat maps are made; all but gradcam take longer.")
+@click.option("--against", metavar="FINDING", help="Heat maps show what speaks for the others and against this one.")
+@click.option("--check-map", is_flag=True, help="Try whether the model leans on what the map shows; takes long.")
 @click.option("--resume", is_flag=True, help="Go on from --output: only inputs without a result there are done.")
+@click.option("--server", metavar="URL", help="Let a MediScan server predict; its models count, and its device.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="File with the token for --server.")
+@click.option("--ca-file", type=click.Path(path_type=Path), help="Certificates (PEM) to trust for --server.")
+@click.option("--allow-http", is_flag=True, help="Send images unencrypted to a --server on another machine.")
 @click.pass_context
 def predict(
     ctx: click.Context,
@@ -116,7 +129,14 @@ def predict(
     series: str | None,
     output: Path | None,
     overlay: Path | None,
+    explain: str | None,
+    against: str | None,
+    check_map: bool,
     resume: bool,
+    server: str | None,
+    token_file: Path | None,
+    ca_file: Path | None,
+    allow_http: bool,
 ) -> None:
     """Predict images, DICOM series folders, or folders of images.
 
@@ -132,6 +152,10 @@ def predict(
         raise click.UsageError("--resume goes on from .json, .jsonl or .csv files: a page is made anew.")
     if output is not None and clinical is not None and _absolute(output) == _absolute(clinical):
         raise click.UsageError("--output would replace the file of --clinical: give another name.")
+    if server is None and (token_file or ca_file or allow_http):
+        raise click.UsageError("--token-file, --ca-file and --allow-http belong to --server.")
+    if server is not None and device != "auto":
+        raise click.UsageError("--device is for the server to choose: leave it out.")
     from .report.names import picture_paths
     from .study.record_files import ClinicalRecords, read_records
 
@@ -140,7 +164,12 @@ def predict(
     found = [job for job in jobs if isinstance(job, Path)]
     _warn_of_unmatched(records, found)
     pictures = {} if overlay is None else picture_paths(found, overlay)
-    predictor = _load(model, device, config)
+    asked = {"explanation": explain, "explanation_against": against, "faithfulness": check_map or None}
+    predictor: Predictor | RemotePredictor
+    if server is not None:
+        predictor = _connect(server, token_file, ca_file, allow_http, model, _inference(config, asked))
+    else:
+        predictor = _load(model, device, _inference(config, asked))
     if overlay is not None:
         _check_overlay(overlay, predictor)
     with _Results(output, predictor, resume=resume) as results:
@@ -164,7 +193,8 @@ def predict(
 @_model_options
 def demo(output: Path, model: str, device: str, config: Path | None) -> None:
     """Run on a phantom that is drawn by code: no patient, and what is found on it means nothing."""
-    predictor = _load(model, device, config)
+    predictor = _load(model, device, _inference(config))
+    from .prediction.sentences import trust_sentences
     from .report.picture import draw_prediction, save_picture
     from .study.phantom import make_phantom
     from .study.record import ClinicalRecord
@@ -180,6 +210,8 @@ def demo(output: Path, model: str, device: str, config: Path | None) -> None:
         click.echo(f"            {finding.label:10} {finding.probability:.2f}  {finding.decision}")
     for reason in prediction.certainty.reasons:
         click.echo(f"For a human: {reason.message}")
+    for sentence in trust_sentences(prediction):
+        click.echo(f"            {sentence}")
     click.echo(f"Picture:    {picture.resolve()}")
     click.echo(f"Prediction: {text.resolve()}")
     click.echo(RESEARCH_USE_NOTICE)
@@ -188,7 +220,7 @@ def demo(output: Path, model: str, device: str, config: Path | None) -> None:
 class _Results:
     """Where outcomes go: a result file, a page, or lines on standard output; counts them."""
 
-    def __init__(self, output: Path | None, predictor: Predictor, *, resume: bool) -> None:
+    def __init__(self, output: Path | None, predictor: Predictor | RemotePredictor, *, resume: bool) -> None:
         self._file: ResultFile | None = None
         self._page: HtmlPage | None = None
         if output is not None and _is_page(output):
@@ -203,8 +235,8 @@ class _Results:
                     f"{output}: results are written as .json, .jsonl or .csv, and as an .html page. Give a name with "
                     "such an ending."
                 )
-            bundle = predictor.bundle
-            self._file = ResultFile(output, bundle.card.labels, resume=resume, model_sha256=bundle.sha256)
+            labels, sha256 = _identity(predictor)
+            self._file = ResultFile(output, labels, resume=resume, model_sha256=sha256)
         self._done = {_absolute(name) for name in (self._file.done if self._file else ())}
         self.earlier = len(self._done)
         self.succeeded = 0
@@ -287,7 +319,7 @@ def _warn_of_unmatched(records: ClinicalRecords, found: Sequence[Path]) -> None:
         click.echo(f"Warning: clinical values for inputs that are not there: {names}.", err=True)
 
 
-def _check_overlay(folder: Path, predictor: Predictor) -> None:
+def _check_overlay(folder: Path, predictor: Predictor | RemotePredictor) -> None:
     """Better now than after the first input."""
     if not predictor.settings.explainability:
         raise click.UsageError("--overlay draws heat maps, which explainability: false in --config switches off.")
@@ -298,7 +330,7 @@ def _check_overlay(folder: Path, predictor: Predictor) -> None:
 
 
 def _run(
-    predictor: Predictor,
+    predictor: Predictor | RemotePredictor,
     todo: Sequence[Path | Outcome],
     records: ClinicalRecords,
     slice_index: int | None,
@@ -351,11 +383,39 @@ def _heat_pictures(image: MedicalImage, prediction: Prediction) -> dict[str, byt
     return pictures
 
 
-def _load(model: str, device: str, config: Path | None) -> Predictor:
+def _inference(config: Path | None, asked: Mapping[str, str | bool | None] = {}) -> InferenceConfig:
+    """The settings of a file, or the defaults, and what is asked for on the command line."""
     from .config import load_config
+
+    settings = load_config(config).inference
+    return settings.model_copy(update={name: value for name, value in asked.items() if value is not None})
+
+
+def _load(model: str, device: str, settings: InferenceConfig) -> Predictor:
     from .prediction.predictor import Predictor
 
-    return Predictor.load(model, device, load_config(config).inference)
+    return Predictor.load(model, device, settings)
+
+
+def _connect(
+    url: str, token_file: Path | None, ca_file: Path | None, allow_http: bool, model: str, settings: InferenceConfig
+) -> RemotePredictor:
+    from .prediction.remote import read_token
+    from .prediction.remote_predictor import RemotePredictor
+    from .prediction.server_client import ServerClient
+
+    token = None if token_file is None else read_token(token_file)
+    client = ServerClient(url, token, ca_file=ca_file, allow_http=allow_http)
+    return RemotePredictor(client, model, settings)
+
+
+def _identity(predictor: Predictor | RemotePredictor) -> tuple[Sequence[str], str]:
+    """Labels and hash of the model."""
+    from .prediction.remote_predictor import RemotePredictor
+
+    if isinstance(predictor, RemotePredictor):
+        return predictor.model.labels, predictor.model.sha256
+    return predictor.bundle.card.labels, predictor.bundle.sha256
 
 
 def _slice_index(text: str) -> int | None:
@@ -375,7 +435,7 @@ def _absolute(path: str | Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100
 
 
-for command in (models, data, train, evaluate, reviews):
+for command in (models, data, train, evaluate, validate, reviews, what_if, serve):
     main.add_command(command)
 
 

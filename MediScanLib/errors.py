@@ -123,6 +123,23 @@ class EngineError(MediScanError):
     code = "engine"
 
 
+class ServerError(EngineError):
+    """A server that makes predictions cannot be used, or did not do what was asked of it."""
+
+    code = "server"
+    CODES = (
+        "server",  # it failed, or its answer cannot be understood
+        "server_unreachable",  # nobody there, or the way to it is barred
+        "server_tls",  # it cannot prove who it is
+        "server_timeout",  # silent for too long
+        "server_token",  # no token, or a wrong one
+        "server_role",  # the token may not do this
+        "server_busy",  # its queue stayed full
+        "server_version",  # too old or too new
+        "server_model",  # it does not have the model
+    )
+
+
 class WriteError(MediScanError):
     """A file cannot be written; what was there before is untouched."""
 

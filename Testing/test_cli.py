@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from MediScanLib import __version__, cli
-from MediScanLib.config import InferenceConfig, load_config
+from MediScanLib.config import InferenceConfig
 from MediScanLib.network.bundle import DEFAULT_BUNDLE, WEIGHTS_FILE, load_bundle
 from MediScanLib.network.card import Card
 from MediScanLib.notice import RESEARCH_USE_NOTICE
@@ -32,9 +32,9 @@ def shipped() -> Predictor:
 def mediscan(shipped, monkeypatch, tmp_path):
     """Runs a command in an empty folder with the shipped model, which is loaded once for all tests."""
 
-    def load(model, device, config):
+    def load(model, device, settings):
         assert (model, device) == (DEFAULT_BUNDLE, "auto"), "tests of models and devices use `mediscan_loading`"
-        return Predictor(shipped.bundle, shipped.network, shipped.device, load_config(config).inference)
+        return Predictor(shipped.bundle, shipped.network, shipped.device, settings)
 
     monkeypatch.setattr(cli, "_load", load)
     monkeypatch.chdir(tmp_path)
@@ -556,3 +556,21 @@ def test_version(mediscan_loading):
 
 def test_default_settings_are_those_of_the_configuration(mediscan, shipped):
     assert shipped.settings == InferenceConfig()
+
+
+def test_explanations_are_asked_for_on_the_command_line(mediscan):
+    picture("a.png")
+    result = mediscan("predict", "a.png", "--explain", "gradcam++", "--against", "normal", "--check-map")
+    (line,) = result.stdout.splitlines()
+    said = json.loads(line)
+    assert {(part["method"], part["against"]) for part in said["heat_maps"]} == {("gradcam++", "normal")}
+    assert all(verdict["verdict"] for verdict in said["faithfulness"])
+
+
+def test_an_explanation_that_there_is_not_is_refused(mediscan):
+    picture("a.png")
+    result = mediscan("predict", "a.png", "--explain", "tea-leaves")
+    assert result.exit_code == 2
+    assert "integrated-gradients" in result.stderr
+    unknown = mediscan("predict", "a.png", "--against", "gout")
+    assert json.loads(unknown.stdout)["error"]["message"].startswith("mediscan-general knows no finding 'gout'")

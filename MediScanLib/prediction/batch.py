@@ -7,19 +7,34 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from ..config import InferenceConfig
 from ..errors import MediScanError, UsageError
 from ..study.image import MedicalImage
 from ..study.reading import read_image
 from ..study.record import ClinicalRecord
 from .devices import is_out_of_memory
-from .predictor import Predictor
 from .result import Prediction
 
 _log = logging.getLogger(__name__)
 
 _MOST_HELD_BYTES = 512 * 1024**2
 """Decoded pixels that wait for a batch at most."""
+
+
+class StudyPredictor(Protocol):
+    """A `Predictor`, or what stands for one that is elsewhere."""
+
+    settings: InferenceConfig
+
+    def __call__(
+        self, image: MedicalImage, record: ClinicalRecord | None = None, *, slices: Sequence[int] | None = None
+    ) -> Prediction:
+        """Predict one study."""
+
+    def predict_batch(self, studies: Sequence[tuple[MedicalImage, ClinicalRecord | None]]) -> list[Prediction]:
+        """Predict single-slice studies together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +57,7 @@ class Outcome:
 
 
 def predict_inputs(
-    predictor: Predictor,
+    predictor: StudyPredictor,
     inputs: Sequence[Path],
     record_of: Callable[[Path], ClinicalRecord],
     *,
@@ -85,7 +100,7 @@ def _read(path: Path, series: str | None) -> MedicalImage | Outcome:
 
 
 def _predict(
-    predictor: Predictor,
+    predictor: StudyPredictor,
     waiting: Sequence[tuple[Path, MedicalImage | Outcome]],
     record_of: Callable[[Path], ClinicalRecord],
     slice_index: int | None,

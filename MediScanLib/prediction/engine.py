@@ -89,6 +89,11 @@ class Worker:
         paths: Where the child looks for packages beside its own places, after those.
     """
 
+    _module = "MediScanLib.prediction.worker"
+    _called = "makes predictions"
+    _again = "Cancelled. The next run loads the model again."
+    _hint = "Try again; if it happens again, choose the CPU as the device, and report what it said."
+
     def __init__(
         self,
         executable: str = sys.executable,
@@ -132,11 +137,11 @@ class Worker:
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise EngineError(
-                f"{self._folder}: the image cannot be handed to the process that makes predictions "
+                f"{self._folder}: the image cannot be handed to the process that {self._called} "
                 f"({error.strerror or error}). Free some space on that disk and try again."
             ) from error
         self.run = Run(self, self._number, folder)
-        self._send({"run": self._number, "folder": str(folder)})
+        self._send({"run": self._number, "folder": str(folder), **self._along()})
         return self.run
 
     def predict(self, request: Request, progress: Progress | None = None) -> Prediction:
@@ -181,7 +186,7 @@ class Worker:
         start = (
             f"import sys; sys.path.insert(0, {str(_LIBRARY)!r}); sys.argv = ['', {str(events)!r}]; "
             f"sys.path += [path for path in {self._paths!r} if path not in sys.path]; "
-            "from MediScanLib.prediction.worker import main; main()"
+            f"from {self._module} import main; main()"
         )
         hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would open a console
         try:
@@ -198,6 +203,10 @@ class Worker:
         except OSError as error:
             self.close()
             raise EngineError(f"{self._executable}: cannot be started ({error}). Is it a Python?") from error
+
+    def _along(self) -> dict[str, Any]:
+        """What the child is told besides with every run."""
+        return {}
 
     def _child_keeps(self, image: MedicalImage) -> bool:
         return (
@@ -237,9 +246,9 @@ class Worker:
             "The system ended it, most probably because the memory was full. Close other programs, or look at the "
             "current slice only."
             if code in (-9, 137)
-            else "Try again; if it happens again, choose the CPU as the device, and report what it said."
+            else self._hint
         )
-        return EngineError(f"The process that makes predictions ended ({code}). {hint}\n{said}".strip())
+        return EngineError(f"The process that {self._called} ended ({code}). {hint}\n{said}".strip())
 
 
 class Run:
@@ -292,7 +301,7 @@ class Run:
         if self._deadline is not None and (death or time.monotonic() >= self._deadline):
             self._end()
             self._worker.close()
-            raise CancelledError("Cancelled. The next run loads the model again.")
+            raise CancelledError(self._worker._again)
         if death:
             self._end()
             self._worker.close()

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import InferenceConfig
-from ..errors import EngineError, MediScanError
+from ..errors import EngineError, MediScanError, ServerError
 from ..network.bundle import DEFAULT_BUNDLE
 from ..study.image import MedicalImage
 from ..study.record import ClinicalRecord
@@ -129,7 +129,7 @@ def error_from(description: dict[str, Any]) -> MediScanError:
     """The error that was described, of the same class where its code names one."""
     code, message = str(description.get("code")), str(description.get("message"))
     kinds = {kind.code: kind for kind in _kinds(MediScanError)}
-    kind = kinds.get(code, MediScanError)
+    kind = ServerError if code in ServerError.CODES else kinds.get(code, MediScanError)
     error = kind.__new__(kind)  # some classes compose their message, which is whole already
     MediScanError.__init__(error, message, code=code)
     return error

@@ -13,9 +13,9 @@ import queue
 import shutil
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from ..progress import Progress
 from .digest import pixels_digest
 from .exchange import Request, describe_error, has_pixels, read_request, write_answer
+from .result import Prediction
 from .warm import WarmModels
 
 
@@ -69,7 +70,39 @@ class _Desk:
         return request
 
 
-def serve(lines: Iterable[str], stream: TextIO, folder: Path) -> None:
+class Answerer(Protocol):
+    """Makes the answer to a request; `serve` has one."""
+
+    def answer(self, message: dict[str, Any], request: Request, progress: Progress) -> Prediction:
+        """The prediction.
+
+        Args:
+            message: The line that asked, {"run", "folder"} and whatever else the parent sent along.
+            request: What is asked.
+            progress: Hears how far it is, and knows whether it was cancelled.
+        """
+
+    def stop(self, run: int) -> None:
+        """Called in another thread when that run, which may be under way, was cancelled."""
+
+
+class _Local:
+    """Predicts in this process."""
+
+    def __init__(self) -> None:
+        self._models = WarmModels()
+
+    def answer(self, message: dict[str, Any], request: Request, progress: Progress) -> Prediction:
+        progress.report("loading the model", 0, 1)
+        predictor = self._models.get(request)
+        progress.report("loading the model", 1, 1)
+        return predictor(request.image, request.record, slices=request.slices, progress=progress)
+
+    def stop(self, run: int) -> None:
+        pass  # its progress says so
+
+
+def serve(lines: Iterable[str], stream: TextIO, folder: Path, make_answerer: Callable[[], Answerer] = _Local) -> None:
     """Answer requests until the lines end; then the process ends, whatever is under way.
 
     Args:
@@ -77,8 +110,9 @@ def serve(lines: Iterable[str], stream: TextIO, folder: Path) -> None:
         stream: Where events go: {"ready": true}, then for each run {"run", "kept"} where it brought pixels along,
             {"run", "stage", "done", "total"} and at last either {"run", "answered": true} or {"run", "error"}.
         folder: Removed at the end.
+        make_answerer: Makes what answers.
     """
-    events, desk, models = _Events(stream), _Desk(), WarmModels()
+    events, desk, answerer = _Events(stream), _Desk(), make_answerer()
     todo: queue.Queue[dict[str, Any]] = queue.Queue()
     cancelled: set[int] = set()
 
@@ -87,6 +121,7 @@ def serve(lines: Iterable[str], stream: TextIO, folder: Path) -> None:
             message = json.loads(line)
             if "cancel" in message:
                 cancelled.add(message["cancel"])
+                answerer.stop(message["cancel"])
             else:
                 todo.put(message)
         shutil.rmtree(folder, ignore_errors=True)  # whoever asked is gone, maybe without tidying up
@@ -98,17 +133,11 @@ def serve(lines: Iterable[str], stream: TextIO, folder: Path) -> None:
         message = todo.get()
         run, place = message["run"], Path(message["folder"])
         try:
-            _answer(place, desk.read(place, events, run), models, _RunProgress(events, run, cancelled))
+            request = desk.read(place, events, run)
+            write_answer(answerer.answer(message, request, _RunProgress(events, run, cancelled)), place)
             events.send(run=run, answered=True)
         except Exception as error:  # every failure of a run is an answer; the process lives on
             events.send(run=run, error=describe_error(error))
-
-
-def _answer(folder: Path, request: Request, models: WarmModels, progress: Progress) -> None:
-    progress.report("loading the model", 0, 1)
-    predictor = models.get(request)
-    progress.report("loading the model", 1, 1)
-    write_answer(predictor(request.image, request.record, slices=request.slices, progress=progress), folder)
 
 
 def main() -> None:

@@ -259,6 +259,7 @@ def test_nothing_heavy_at_file_scope(module):
     light = {
         "MediScanLib.errors",
         "MediScanLib.prediction.colormaps",
+        "MediScanLib.prediction.explanations.methods",
         "MediScanLib.study.fields",
         "MediScanLib.study.values",
     }

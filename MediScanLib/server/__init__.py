@@ -1,0 +1,1 @@
+"""The REST server: predictions for others, over HTTP. See docs/server.md."""

@@ -1,0 +1,1 @@
+"""What a server keeps: results, jobs, tokens and the audit log, in SQLite or PostgreSQL."""
