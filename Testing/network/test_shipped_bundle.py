@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from MediScanLib.network.bundle import CARD_FILE, DEFAULT_BUNDLE, WEIGHTS_FILE, Bundle, file_sha256, load_bundle
+from MediScanLib.network.cases import CASES_FILE
 from MediScanLib.prediction.predictor import Predictor
 from MediScanLib.prediction.preprocessing import prepare_slices
 from MediScanLib.prediction.result import Prediction
@@ -36,8 +37,25 @@ def predictor() -> Predictor:
 
 def test_it_is_the_default_and_whole(bundle):
     assert bundle.name == DEFAULT_BUNDLE == FOLDER.name
-    assert bundle.card.files == {WEIGHTS_FILE: file_sha256(FOLDER / WEIGHTS_FILE)}
-    assert sorted(path.name for path in FOLDER.iterdir()) == [CARD_FILE, WEIGHTS_FILE], "and nothing executable"
+    assert bundle.card.files == {name: file_sha256(FOLDER / name) for name in (WEIGHTS_FILE, CASES_FILE)}
+    there = sorted(path.name for path in FOLDER.iterdir())
+    assert there == [CARD_FILE, CASES_FILE, WEIGHTS_FILE], "and nothing executable"
+
+
+def test_it_says_when_it_may_be_trusted(bundle):
+    card = bundle.card
+    assert [level.coverage for level in card.conformal] == [0.8, 0.9, 0.95]
+    assert card.confidence is not None and card.epistemic is not None and card.novelty is not None
+    assert set(card.operating_points) == {"sensitive", "specific"}
+    assert card.needed_fields == []
+
+
+def test_it_tells_of_its_training_cases_and_names_no_image_that_must_not_be_shown(bundle):
+    cases = bundle.load_cases(bundle.load_network())
+    assert len(cases) == 2000
+    named = {case.source for case in cases if case.image}
+    assert named <= {"nih", "hannover"}
+    assert all(case.age_years is None or case.age_years % 10 == 0 for case in cases)
 
 
 def test_it_is_small_enough_to_ship():
