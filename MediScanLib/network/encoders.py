@@ -84,14 +84,14 @@ class Hypercolumns(nn.Sequential):
 
     def __init__(self, layers: nn.Module, level: str) -> None:
         super().__init__(OrderedDict(layers.named_children()))
-        self._level = level
+        self.level = level
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Both levels of images (B, in_channels, *spatial): (B, fine + coarse channels, *cells of the finer)."""
         fine = coarse = image
         for name, layer in self.named_children():
             coarse = layer(coarse)
-            if name == self._level:
+            if name == self.level:
                 fine = coarse
         return torch.cat([fine, functional.interpolate(coarse, size=fine.shape[2:], mode="nearest-exact")], dim=1)
 
