@@ -1,0 +1,1 @@
+"""Validation of a model and of its explanations: do they hold, agree, and survive damage. One concept a file."""
