@@ -27,7 +27,7 @@ lint: $(VENV)/installed-test
 
 # Pictures of the panel and of the slice views in the documents; those of real studies stay in Testing/output.
 pictures: $(VENV)/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet Testing/panel Testing/scene -k "picture or pictures or styles"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet Testing/panel Testing/scene Testing/web -k "picture or pictures or styles"
 	cp Testing/output/docs/*.png Resources/Screenshots/
 
 bench: $(VENV)/installed-test

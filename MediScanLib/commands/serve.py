@@ -16,6 +16,7 @@ from ..notice import RESEARCH_USE_NOTICE
 if TYPE_CHECKING:
     from ..server.settings import ServerSettings
     from ..server.storage.database import Database
+    from ..web.settings import WebSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXIT_BROKEN = 3
@@ -48,6 +49,10 @@ def _options(function: F) -> F:
             click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate (PEM): serve https."),
             click.option("--tls-key", type=click.Path(path_type=Path), help="Its key (PEM)."),
             click.option("--proxy", "proxies", multiple=True, help="Address of a proxy to believe."),
+            click.option("--web", is_flag=True, help="Also show a page for browsers."),
+            click.option("--web-port", type=click.IntRange(1, 65535), help="TCP port of the page. [8801]"),
+            click.option("--web-users", type=click.IntRange(1, 1000), help="Browsers at the page at once. [8]"),
+            click.option("--web-idle", type=click.FloatRange(min=1), help="Minutes until a silent one is ended. [30]"),
         )
     ):
         function = option(function)
@@ -72,7 +77,7 @@ def serve(ctx: click.Context, folder: Path | None, database: str | None, **given
     settings = _settings(folder, database, given)
     ctx.obj = settings
     if ctx.invoked_subcommand is None:
-        _run(settings)
+        _run(settings, _web_settings(settings, given) if given["web"] else None)
 
 
 @serve.group()
@@ -204,7 +209,22 @@ def _settings(folder: Path | None, database: str | None, given: dict[str, Any]) 
         raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
 
 
-def _run(settings: ServerSettings) -> None:
+def _web_settings(settings: ServerSettings, given: dict[str, Any]) -> WebSettings:
+    from ..web.launching import check_packages
+    from ..web.settings import WebSettings
+
+    check_packages()
+    if settings.port == 0:
+        raise UsageError("--port 0: the page must know where the server listens. Give a port.")
+    named = {
+        "port": given["web_port"],
+        "most_users": given["web_users"],
+        "idle_s": _times(given["web_idle"], 60.0),
+    }
+    return WebSettings(server=settings, **{key: value for key, value in named.items() if value is not None})
+
+
+def _run(settings: ServerSettings, web: WebSettings | None = None) -> None:
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise UsageError("--tls-cert and --tls-key belong together. Give both.")
     for path in (settings.tls_certificate, settings.tls_key):
@@ -227,6 +247,11 @@ def _run(settings: ServerSettings) -> None:
 
     os.environ[ENVIRONMENT] = settings.model_dump_json()
     scheme = "https" if settings.tls_certificate else "http"
+    if web is not None:
+        from ..web.launching import start_gateway
+
+        start_gateway(web)
+        click.echo(f"The page for browsers is at {scheme}://{settings.host}:{web.port}/.", err=True)
     click.echo(
         f"MediScan listens on {scheme}://{settings.host}:{settings.port}/v1/docs. {RESEARCH_USE_NOTICE}", err=True
     )
