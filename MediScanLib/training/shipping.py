@@ -33,7 +33,7 @@ from .trainer import LAST
 
 TEXT = CardText(
     name=DEFAULT_BUNDLE,
-    version="0.4.0",
+    version="0.5.0",
     title="General five-finding model",
     description=(
         "Normal, pneumonia, COVID-19, fracture or cancer from a chest or limb radiograph, a breast ultrasound or "
