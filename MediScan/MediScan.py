@@ -832,7 +832,8 @@ class MediScanLogic(ScriptedLoadableModuleLogic):
     def export(self, volumeNode: vtkMRMLScalarVolumeNode, folder: str, formats: "Sequence[str]") -> list[Path]:
         """Write the prediction of an image, and a picture of the views.
 
-        The files are named after the image; the formats are any of "json", "csv", "html" and "views".
+        The files are named after the image; the formats are any of "json", "csv", "html", "views" and
+        "dicom"; "database" beside it adds that to Slicer's DICOM database.
 
         Returns:
             The files that were written.

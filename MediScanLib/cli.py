@@ -26,6 +26,7 @@ from .notice import RESEARCH_USE_NOTICE
 from .prediction.explanations.methods import METHODS
 
 if TYPE_CHECKING:
+    from .commands.clinical_output import ClinicalOutput
     from .config import InferenceConfig
     from .prediction.batch import Outcome
     from .prediction.predictor import Predictor
@@ -98,7 +99,8 @@ def _model_options(function: F) -> F:
 @click.option(
     "--clinical",
     metavar="JSON|FILE",
-    help='Clinical values: \'{"age_years": 63, "sex": "M"}\', a .json file, or a .csv file with a column "input".',
+    help='Clinical values: \'{"age_years": 63, "sex": "M"}\', a .json file, a FHIR Bundle in one too, or a .csv file '
+    'with a column "input".',
 )
 @_model_options
 @click.option("--slice", "slice_", default="all", show_default=True, metavar="N|all", help="Slice, counted from 0.")
@@ -109,6 +111,10 @@ def _model_options(function: F) -> F:
     help=".json, .jsonl or .csv file, or .html page for people; without it, JSON lines are printed.",
 )
 @click.option("--overlay", type=click.Path(path_type=Path), help="Folder for one picture an input.")
+@click.option("--dicom-output", type=click.Path(path_type=Path), help="Folder for DICOM objects, a folder an input.")
+@click.option("--deidentify", is_flag=True, help="Without what identifies the patient; for --dicom-output.")
+@click.option("--key-file", type=click.Path(path_type=Path), help="Key of the pseudonyms; made where it is missing.")
+@click.option("--fhir-output", type=click.Path(path_type=Path), help="Folder for a FHIR R4 Bundle an input.")
 @click.option("--explain", type=click.Choice(METHODS), help="How heat maps are made; all but gradcam take longer.")
 @click.option("--against", metavar="FINDING", help="Heat maps show what speaks for the others and against this one.")
 @click.option("--check-map", is_flag=True, help="Try whether the model leans on what the map shows; takes long.")
@@ -129,6 +135,10 @@ def predict(
     series: str | None,
     output: Path | None,
     overlay: Path | None,
+    dicom_output: Path | None,
+    deidentify: bool,
+    key_file: Path | None,
+    fhir_output: Path | None,
     explain: str | None,
     against: str | None,
     check_map: bool,
@@ -156,14 +166,30 @@ def predict(
         raise click.UsageError("--token-file, --ca-file and --allow-http belong to --server.")
     if server is not None and device != "auto":
         raise click.UsageError("--device is for the server to choose: leave it out.")
+    if dicom_output is None and (deidentify or key_file):
+        raise click.UsageError("--deidentify and --key-file belong to --dicom-output.")
+    if key_file is not None and not deidentify:
+        raise click.UsageError("--key-file belongs to --deidentify.")
+    if deidentify and fhir_output is not None:
+        raise click.UsageError("--fhir-output names the patient, which --deidentify is to avoid: leave one out.")
+    from .commands.clinical_output import DicomOutput, FhirOutput
     from .report.names import picture_paths
     from .study.record_files import ClinicalRecords, read_records
 
     records = read_records(clinical) if clinical is not None else ClinicalRecords()
-    jobs = _jobs([Path(name) for name in inputs], series, overlay)
+    for warning in records.warnings:
+        click.echo(f"Clinical values: {warning}", err=True)
+    jobs = _jobs(
+        [Path(name) for name in inputs], series, [place for place in (overlay, dicom_output, fhir_output) if place]
+    )
     found = [job for job in jobs if isinstance(job, Path)]
     _warn_of_unmatched(records, found)
     pictures = {} if overlay is None else picture_paths(found, overlay)
+    filed: list[ClinicalOutput] = []
+    if dicom_output is not None:
+        filed.append(DicomOutput(found, dicom_output, series, deidentify=deidentify, key_file=key_file))
+    if fhir_output is not None:
+        filed.append(FhirOutput(found, fhir_output, series))
     asked = {"explanation": explain, "explanation_against": against, "faithfulness": check_map or None}
     predictor: Predictor | RemotePredictor
     if server is not None:
@@ -175,14 +201,15 @@ def predict(
     with _Results(output, predictor, resume=resume) as results:
         todo = [job for job in jobs if not (isinstance(job, Path) and results.has(job))]
         try:
-            _run(predictor, todo, records, slice_index, series, results, pictures)
+            _run(predictor, todo, records, slice_index, series, results, pictures, filed)
         except KeyboardInterrupt:
             hint = "" if output is None or _is_page(output) else " Go on with --resume."
             click.echo(f"Stopped: {results.succeeded} of {len(todo)} inputs done.{hint}", err=True)
             ctx.exit(EXIT_INTERRUPTED)
     earlier = f", {results.earlier} from before" if results.earlier else ""
-    click.echo(f"{results.succeeded} done, {results.failed} failed{earlier}. {RESEARCH_USE_NOTICE}", err=True)
-    if results.failed:
+    without = "".join(f", {output.failed} without {output.what}" for output in filed if output.failed)
+    click.echo(f"{results.succeeded} done, {results.failed} failed{without}{earlier}. {RESEARCH_USE_NOTICE}", err=True)
+    if results.failed or any(output.failed for output in filed):
         ctx.exit(EXIT_SOME_FAILED)
 
 
@@ -288,7 +315,7 @@ class _Results:
             click.echo(json_line(entry))
 
 
-def _jobs(inputs: Sequence[Path], series: str | None, overlay: Path | None) -> list[Path | Outcome]:
+def _jobs(inputs: Sequence[Path], series: str | None, places: Sequence[Path]) -> list[Path | Outcome]:
     """What there is to do, each once and in the order of the inputs: a path to predict, or what was wrong with one."""
     from .prediction.batch import Outcome, shown
     from .study.finding import find_images
@@ -303,10 +330,10 @@ def _jobs(inputs: Sequence[Path], series: str | None, overlay: Path | None) -> l
         if not below:
             message = f"{path}: the folder holds no image. Give a file, a DICOM series folder or a folder of images."
             jobs[_absolute(path)] = Outcome(shown(path), error_code="empty", error_message=message)
-        # pictures of an earlier run that went into the folder of the images are no input
-        own = _absolute(overlay) + os.sep if overlay and _absolute(overlay) != _absolute(path) else None
+        # pictures and objects of an earlier run that went into the folder of the images are no input
+        own = tuple(_absolute(place) + os.sep for place in places if _absolute(place) != _absolute(path))
         for image in below:
-            if image == path or own is None or not _absolute(image).startswith(own):
+            if image == path or not _absolute(image).startswith(own):
                 jobs.setdefault(_absolute(image), image)
     return list(jobs.values())
 
@@ -337,6 +364,7 @@ def _run(
     series: str | None,
     results: _Results,
     pictures: Mapping[Path, Path],
+    filed: Sequence[ClinicalOutput],
 ) -> None:
     from tqdm import tqdm
 
@@ -346,7 +374,11 @@ def _run(
     outcomes = predict_inputs(predictor, paths, records.of, slice_index=slice_index, series=series)
     for job in tqdm(todo, unit="input", disable=None):  # None: no bar where standard error is no terminal
         if isinstance(job, Path):
-            _store(next(outcomes), results, pictures.get(job))
+            outcome = next(outcomes)
+            if outcome.prediction is not None:
+                for output in filed:  # first: what has a result is not tried again by --resume
+                    output.write(job, outcome)
+            _store(outcome, results, pictures.get(job))
         else:
             _store(job, results, None)
 

@@ -144,3 +144,16 @@ class WriteError(MediScanError):
     """A file cannot be written; what was there before is untouched."""
 
     code = "write_failed"
+
+
+class ReportError(MediScanError):
+    """A prediction cannot be put into the form that was asked for."""
+
+    code = "report"
+    CODES = (
+        "report",
+        "not_dicom",  # the image came from a file without a DICOM header
+        "missing_uid",  # its header lacks what a result must refer to
+        "source_mismatch",  # the files are not those that were predicted
+        "no_highdicom",  # the optional package is not installed
+    )

@@ -11,7 +11,9 @@ from slicer.i18n import tr as _
 
 from MediScanLib.errors import UsageError
 
-ENDINGS = {"json": ".json", "csv": ".csv", "html": ".html", "views": "-views.png"}
+ENDINGS = {"json": ".json", "csv": ".csv", "html": ".html", "views": "-views.png", "dicom": "-dicom"}
+DATABASE = "database"
+"""Beside "dicom": add the objects to Slicer's DICOM database."""
 LONGEST_NAME = 80
 
 
@@ -27,7 +29,7 @@ def exportResults(volumeNode: Any, folder: Path, formats: Sequence[str]) -> list
     maps = stored_maps(slicer.mrmlScene, volumeNode)
     if maps is not None:
         prediction = prediction.with_maps(maps)
-    files = _freePaths(folder, volumeNode.GetName(), formats)
+    files = _freePaths(folder, volumeNode.GetName(), [kind for kind in formats if kind in ENDINGS])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for kind in ("json", "csv"):
@@ -45,13 +47,42 @@ def exportResults(volumeNode: Any, folder: Path, formats: Sequence[str]) -> list
             write_html(prediction, files["html"], pictures)
         if "views" in files:
             _captureViews(files["views"])
+        if "dicom" in files:
+            _writeDicom(volumeNode, prediction, files["dicom"], addToDatabase=DATABASE in formats)
     except OSError as error:
         raise UsageError(
             _("{folder}: cannot be written ({reason}). Choose another folder.").format(
                 folder=folder, reason=error.strerror or error
             )
         ) from error
-    return [file for file in files.values() if file.is_file()]
+    return [file for file in files.values() if file.exists()]
+
+
+def _writeDicom(volumeNode: Any, prediction: Any, folder: Path, addToDatabase: bool) -> None:
+    """Write DICOM objects into the study that the image was loaded from."""
+    from MediScanLib.scene.header import source_files
+    from MediScanLib.scene.packages import install_dicom
+    from MediScanLib.scene.volumes import image_from_volume
+
+    sources = source_files(volumeNode)
+    if not sources:
+        raise UsageError(
+            _(
+                "DICOM results belong to a study, and {name} was not loaded from Slicer's DICOM database. Load it "
+                "with the DICOM module, or leave out DICOM."
+            ).format(name=volumeNode.GetName())
+        )
+    install_dicom()
+    from MediScanLib.report.dicom.writing import write_dicom_results
+
+    write_dicom_results(prediction, prediction.maps, sources, folder, image=image_from_volume(volumeNode))
+    if addToDatabase:
+        from DICOMLib import DICOMUtils
+
+        if not DICOMUtils.importDicom(str(folder), copyFiles=True):
+            raise UsageError(
+                _("{folder}: written, but Slicer's DICOM database did not take it.").format(folder=folder)
+            )
 
 
 def _freePaths(folder: Path, name: str, formats: Sequence[str]) -> dict[str, Path]:

@@ -25,6 +25,7 @@ class ExportSection:
         there = node is not None and self.logic.predictionFields(node.inputVolume) is not None
         self.ui.exportCollapsibleButton.enabled = there
         self.ui.exportButton.enabled = there and bool(self._formats())
+        self.ui.exportDatabaseCheckBox.enabled = self.ui.exportDicomCheckBox.checked
 
     def show(self, volumeNode: Any) -> None:
         """Another image is shown: what was said of the last one goes."""
@@ -50,10 +51,14 @@ class ExportSection:
             "csv": ui.exportCsvCheckBox,
             "html": ui.exportHtmlCheckBox,
             "views": ui.exportViewsCheckBox,
+            "dicom": ui.exportDicomCheckBox,
         }
 
     def _formats(self) -> list[str]:
-        return [name for name, box in self._boxes().items() if box.checked]
+        formats = [name for name, box in self._boxes().items() if box.checked]
+        if "dicom" in formats and self.ui.exportDatabaseCheckBox.checked:
+            formats.append("database")
+        return formats
 
     def _say(self, text: str) -> None:
         self.ui.exportStatusLabel.text = text

@@ -1,4 +1,4 @@
-"""Names of the pictures of a run: one an input, no two alike, none that would replace an input."""
+"""Names of the pictures and folders of a run: one an input, no two alike, none that would replace an input."""
 
 from __future__ import annotations
 
@@ -23,6 +23,36 @@ def picture_paths(inputs: Sequence[Path], folder: Path) -> dict[Path, Path]:
     Raises:
         UsageError: A picture would replace an input.
     """
+    return _paths(inputs, folder, ".png", "picture")
+
+
+def result_folders(inputs: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """A folder for each input, named as `picture_paths` names pictures.
+
+    Args:
+        inputs: Files and folders.
+        folder: Where the folders go.
+
+    Raises:
+        UsageError: A folder would stand where an input is.
+    """
+    return _paths(inputs, folder, "", "folder")
+
+
+def bundle_paths(inputs: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """The FHIR Bundle of each input, named as `picture_paths` names pictures.
+
+    Args:
+        inputs: Files and folders.
+        folder: Where the Bundles go.
+
+    Raises:
+        UsageError: A Bundle would replace an input.
+    """
+    return _paths(inputs, folder, ".fhir.json", "Bundle")
+
+
+def _paths(inputs: Sequence[Path], folder: Path, ending: str, what: str) -> dict[Path, Path]:
     full_names = [_full_name(path) for path in inputs]
     stems = Counter(Path(name).stem.lower() for name in full_names)
     originals = {os.path.realpath(path) for path in inputs}
@@ -35,9 +65,9 @@ def picture_paths(inputs: Sequence[Path], folder: Path) -> dict[Path, Path]:
         while chosen.lower() in taken:
             chosen, number = f"{wanted}-{number}", number + 1
         taken.add(chosen.lower())
-        paths[path] = folder / f"{chosen}.png"
+        paths[path] = folder / f"{chosen}{ending}"
         if os.path.realpath(paths[path]) in originals:
-            raise UsageError(f"{paths[path]}: the picture would replace an input. Choose another folder for pictures.")
+            raise UsageError(f"{paths[path]}: the {what} would replace an input. Choose another folder for {what}s.")
     return paths
 
 

@@ -107,6 +107,14 @@ def _from_database(node: Node) -> DicomObject | None:
         return None
 
 
+def source_files(node: Node) -> list[Path]:
+    """The DICOM files that a volume was loaded from; none where Slicer's database does not have all of them."""
+    database = getattr(slicer, "dicomDatabase", None)
+    instances = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
+    files = [database.fileForInstance(instance) for instance in instances] if database is not None else []
+    return [Path(file) for file in files] if files and all(files) else []
+
+
 def _from_hierarchy(node: Node) -> DicomObject | None:
     """The few attributes that the DICOM module leaves in the subject hierarchy and that survive saving the scene."""
     scene = node.GetScene()

@@ -13,6 +13,7 @@ import slicer
 from ..errors import CancelledError, MediScanError
 
 TORCH_REQUIREMENT = ">=2.10"
+DICOM_REQUIREMENT = "highdicom>=0.28"
 
 SIZES = {
     "torch": "about 200 MB, with support for graphics processors up to 3 GB",
@@ -78,6 +79,28 @@ def install(requirements: Path, *, torch: bool = True) -> None:
             f"The packages could not be installed ({error}). Check the connection, the proxy and the free disk space "
             "and press Apply again: it goes on with what is still missing. Without a connection, see 'Without "
             "internet' in the user guide."
+        ) from error
+
+
+def install_dicom() -> None:
+    """Install what DICOM results need beside the rest, after a question. In testing mode nothing is installed.
+
+    Raises:
+        MediScanError: The installation failed.
+        CancelledError: The user declined.
+    """
+    import slicer.packaging
+
+    if slicer.app.testingEnabled() or slicer.packaging.pip_check(DICOM_REQUIREMENT):
+        return
+    question = "DICOM results need the Python package highdicom (about 2 MB). Install it now?"
+    if not slicer.util.confirmOkCancelDisplay(question, windowTitle="MediScan"):
+        raise CancelledError("highdicom was not installed, so no DICOM results were written.")
+    try:
+        slicer.packaging.pip_ensure([DICOM_REQUIREMENT], prompt_install=False, requester="MediScan")
+    except (subprocess.CalledProcessError, OSError) as error:
+        raise MediScanError(
+            f"highdicom could not be installed ({error}). Check the connection and export again."
         ) from error
 
 

@@ -9,17 +9,15 @@ import numpy.typing as npt
 import SimpleITK
 
 from ..errors import ReadError
-from .dicom_geometry import Plane, classic_frame_positions, frame_headers, pixel_aspect, plane_of
+from .dicom_geometry import Plane, frame_headers, frame_planes, pixel_aspect, stackable
 from .dicom_header import DICOMDIR_CLASS, DicomObject, hashed_identifiers, prefill, read_header
 from .dicom_layout import pixel_layout
 from .dicom_pixels import stored_values
 from .dicom_rendering import Rendering, render
 from .dicom_values import element_code, element_text, element_value
 from .guards import Source, reported
-from .image import IDENTITY_DIRECTION, RADIOGRAPH_MODALITIES, MedicalImage
+from .image import IDENTITY_DIRECTION, MedicalImage
 from .stacking import stack
-
-_SAME_DIRECTION = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +53,7 @@ def read_dicom(source: Source, memory_limit: int) -> MedicalImage:
     planes, rendering = decoded.planes, decoded.rendering
     if len(planes) == 1:
         return _single(decoded)
-    if _stackable(planes):
+    if stackable(planes):
         volume = stack(planes, rendering.pixels, source.name, memory_limit)
         return image_of(
             decoded,
@@ -106,45 +104,11 @@ def decode(header: DicomObject, memory_limit: int) -> Decoded:
         stored, reader = stored_values(header, layout, memory_limit)
         groups = frame_headers(header.dataset, layout.frames)
         rendering = render(header.dataset, groups, layout, stored, header.is_compressed, name)
-        radiograph = element_text(header.dataset, "Modality") in RADIOGRAPH_MODALITIES
-        found = [plane_of(group, radiograph) for group in (groups if groups[0] is not header.dataset else groups[:1])]
-        planes = [plane for plane, _ in found]
-        if len(planes) < layout.frames:
-            planes = _classic_planes(header, layout.frames, planes[0])
-        notes = rendering.warnings + found[0][1]
+        planes, notes = frame_planes(header.dataset, groups)
+        notes = rendering.warnings + notes
         if element_text(header.dataset, "Modality") == "SEG":
             notes += ("This is a segmentation: its values are labels and not an image of the patient.",)
     return Decoded(header, rendering, planes, reader, notes)
-
-
-def _classic_planes(header: DicomObject, frames: int, first: Plane) -> list[Plane]:
-    positions = classic_frame_positions(header.dataset, frames, first)
-    if positions is None:
-        return [replace(first, position=None)] * frames
-    return [replace(first, position=position) for position in positions]
-
-
-def _stackable(planes: list[Plane]) -> bool:
-    """True where every frame has a place of its own, with one orientation and one spacing."""
-    first = planes[0]
-    if not all(
-        plane.position is not None
-        and plane.spacing is not None
-        and first.spacing is not None
-        and np.allclose(plane.spacing, first.spacing, rtol=1e-3)
-        and same_orientation(plane, first)
-        for plane in planes
-    ):
-        return False
-    distances = np.sort([plane.distance for plane in planes])
-    return bool((np.diff(distances) > 0.01).all())
-
-
-def same_orientation(a: Plane, b: Plane) -> bool:
-    """True where two slices are parallel and their rows and columns run the same way."""
-    return np.allclose(a.along_columns, b.along_columns, atol=_SAME_DIRECTION) and np.allclose(
-        a.along_rows, b.along_rows, atol=_SAME_DIRECTION
-    )
 
 
 def _single(decoded: Decoded) -> MedicalImage:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from .dicom_values import element_items, element_number, element_numbers, element_text
+from .image import RADIOGRAPH_MODALITIES
 
 Vector = npt.NDArray[np.float64]
+
+_SAME_DIRECTION = 1e-3
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,52 @@ def pixel_aspect(header: Dataset) -> float:
     return ratio[0] / ratio[1] if ratio is not None and min(ratio) > 0 else 1.0
 
 
-def classic_frame_positions(header: Dataset, frames: int, plane: Plane) -> list[Vector] | None:
+def frame_planes(header: Dataset, groups: Sequence[Dataset]) -> tuple[list[Plane], tuple[str, ...]]:
+    """The place of each frame of an object, and what a user should know about its spacing.
+
+    Args:
+        header: Top-level data set.
+        groups: What `frame_headers` returns for it.
+    """
+    radiograph = element_text(header, "Modality") in RADIOGRAPH_MODALITIES
+    found = [plane_of(group, radiograph) for group in (groups if groups[0] is not header else groups[:1])]
+    planes = [plane for plane, _ in found]
+    if len(planes) < len(groups):
+        planes = _classic_planes(header, len(groups), planes[0])
+    return planes, found[0][1]
+
+
+def _classic_planes(header: Dataset, frames: int, first: Plane) -> list[Plane]:
+    positions = _classic_frame_positions(header, frames, first)
+    if positions is None:
+        return [replace(first, position=None)] * frames
+    return [replace(first, position=position) for position in positions]
+
+
+def stackable(planes: Sequence[Plane]) -> bool:
+    """True where every frame has a place of its own, with one orientation and one spacing."""
+    first = planes[0]
+    if not all(
+        plane.position is not None
+        and plane.spacing is not None
+        and first.spacing is not None
+        and np.allclose(plane.spacing, first.spacing, rtol=1e-3)
+        and same_orientation(plane, first)
+        for plane in planes
+    ):
+        return False
+    distances = np.sort([plane.distance for plane in planes])
+    return bool((np.diff(distances) > 0.01).all())
+
+
+def same_orientation(a: Plane, b: Plane) -> bool:
+    """True where two slices are parallel and their rows and columns run the same way."""
+    return np.allclose(a.along_columns, b.along_columns, atol=_SAME_DIRECTION) and np.allclose(
+        a.along_rows, b.along_rows, atol=_SAME_DIRECTION
+    )
+
+
+def _classic_frame_positions(header: Dataset, frames: int, plane: Plane) -> list[Vector] | None:
     """Positions of frames that a Grid Frame Offset Vector places along the normal (dose grids), else None."""
     offsets = element_numbers(header, "GridFrameOffsetVector", frames)
     if offsets is None or plane.position is None:

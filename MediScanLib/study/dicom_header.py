@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from hashlib import blake2b
@@ -113,19 +114,25 @@ def looks_like_dicom(head: bytes) -> bool:
     return explicit or int.from_bytes(head[4:8], "little") < 1024
 
 
-def read_header(source: Source, memory_limit: int) -> DicomObject:
+def read_header(source: Source, memory_limit: int, *, more: Sequence[str] = ()) -> DicomObject:
     """Read the header of one DICOM object.
+
+    Args:
+        source: File or bytes.
+        memory_limit: Bytes that this may need.
+        more: Keywords of elements to read beside those that an image needs.
 
     Raises:
         ReadError: truncated, corrupt, too_deep or too_large.
     """
+    tags = [*_TAGS, *(tag for tag in map(tag_for_keyword, more) if tag is not None)]
     with source.open() as stream, warnings.catch_warnings(), reported(source.name, "reading the DICOM header"):
         warnings.simplefilter("ignore")  # they quote header values
         if _declared_syntax(stream) == DeflatedExplicitVRLittleEndian:
-            return _read_deflated(source, stream, memory_limit)
+            return _read_deflated(source, stream, memory_limit, tags)
         stream.seek(0)
         place = _PixelPlace(stream)
-        dataset = filereader.read_partial(stream, place, specific_tags=list(_TAGS), force=True)
+        dataset = filereader.read_partial(stream, place, specific_tags=list(tags), force=True)
         syntax = dataset.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian
         media = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
         if "SOPClassUID" not in dataset and media == DICOMDIR_CLASS:
@@ -180,12 +187,12 @@ def _declared_syntax(stream: BinaryIO) -> str:
     return str(meta.get("TransferSyntaxUID", ""))
 
 
-def _read_deflated(source: Source, stream: BinaryIO, memory_limit: int) -> DicomObject:
+def _read_deflated(source: Source, stream: BinaryIO, memory_limit: int, tags: Sequence[int]) -> DicomObject:
     # pydicom would inflate everything at once: a few hundred KB can hide gigabytes. Here the header comes first
     # and the rest is inflated only as far as the header says that there are pixels.
     inflater = BoundedInflater(stream, source.name, wbits=-15)
     body = inflater.read(_HEADER_LIMIT)
-    place, dataset = _parse_inflated(body)
+    place, dataset = _parse_inflated(body, tags)
     if place.tag is None and len(body) == _HEADER_LIMIT:
         raise ReadError(
             source.name,
@@ -202,10 +209,10 @@ def _read_deflated(source: Source, stream: BinaryIO, memory_limit: int) -> Dicom
     return place.found(source, dataset, UID(DeflatedExplicitVRLittleEndian), True, body)
 
 
-def _parse_inflated(body: bytes) -> tuple[_PixelPlace, Dataset]:
+def _parse_inflated(body: bytes, tags: Sequence[int]) -> tuple[_PixelPlace, Dataset]:
     stream = io.BytesIO(body)
     place = _PixelPlace(stream)
-    dataset = filereader.read_dataset(stream, False, True, stop_when=place, specific_tags=list(_TAGS))
+    dataset = filereader.read_dataset(stream, False, True, stop_when=place, specific_tags=list(tags))
     return place, dataset
 
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import ClinicalError
+from .fhir import is_fhir, record_of_bundle
 from .fields import FIELDS
 from .record import ClinicalRecord
 
@@ -26,10 +27,12 @@ class ClinicalRecords:
     Attributes:
         default: Record of every input that has none of its own.
         by_input: Records by the name of the input: its path as given, its absolute path, or the file name alone.
+        warnings: What a user should know of how they were read.
     """
 
     default: ClinicalRecord = field(default_factory=ClinicalRecord)
     by_input: Mapping[str, ClinicalRecord] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def of(self, source: str | Path) -> ClinicalRecord:
         """The record of one input: by path first, then by file name, then the default."""
@@ -50,7 +53,7 @@ def read_records(text_or_file: str) -> ClinicalRecords:
 
     JSON is one object of fields, for every input, or a list of objects that each name their "input". CSV has a header
     of field names, and a column "input" unless it holds a single row, which is then for every input. Comma,
-    semicolon and tab separate.
+    semicolon and tab separate. A FHIR Bundle of one patient is for every input too; see `fhir.record_of_bundle`.
 
     Raises:
         ClinicalError: Anything that is not understood; the message names file, row and field.
@@ -99,6 +102,9 @@ def _from_json(text: str, name: str) -> ClinicalRecords:
         data = json.loads(text, object_pairs_hook=_refuse_duplicates)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise ClinicalError(f"{name}: is not valid JSON ({error}).") from error
+    if is_fhir(data):
+        found = record_of_bundle(data, name)
+        return ClinicalRecords(default=found.record, warnings=found.warnings)
     if isinstance(data, Mapping):
         return ClinicalRecords(default=_record(data, name))
     if not isinstance(data, list):

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ReadError
-from .dicom import Decoded, decode, image_of, read_dicom, same_orientation
-from .dicom_geometry import Plane, plane_of
+from .dicom import Decoded, decode, image_of, read_dicom
+from .dicom_geometry import Plane, plane_of, same_orientation
 from .dicom_header import DicomObject, looks_like_dicom, read_header
 from .dicom_layout import pixel_layout
 from .dicom_values import element_number, element_text, element_value
@@ -52,7 +52,7 @@ def read_folder(folder: Path, name: str, series: str | None, memory_limit: int) 
         ReadError: empty, several_series, not_found, geometry and all that a single file may raise.
     """
     found, damaged = find_series(folder, name, memory_limit)
-    chosen = _choose(found, series, name)
+    chosen = choose_series(found, series, name)
     if len(chosen.headers) == 1:
         image = read_dicom(chosen.headers[0].source, memory_limit)
     else:
@@ -127,7 +127,17 @@ def files_below(folder: Path, name: str) -> list[Path]:
     return result
 
 
-def _choose(found: list[Series], wanted: str | None, name: str) -> Series:
+def choose_series(found: list[Series], wanted: str | None, name: str) -> Series:
+    """The only series, or the one that is asked for.
+
+    Args:
+        found: What `find_series` found.
+        wanted: See `read_folder`.
+        name: Folder, for errors.
+
+    Raises:
+        ReadError: several_series or not_found.
+    """
     if wanted is None and len(found) == 1:
         return found[0]
     listing = "; ".join(
@@ -161,7 +171,7 @@ def read_series(series: Series, name: str, memory_limit: int) -> MedicalImage:
     Raises:
         ReadError: geometry where they do not form one, and all that a single file may raise.
     """
-    headers, notes = _without_localizers(series.headers)
+    headers, notes = without_localizers(series.headers)
     if len(headers) == 1:
         image = read_dicom(headers[0].source, memory_limit)
         return replace(image, warnings=(*image.warnings, *notes))
@@ -206,7 +216,8 @@ def _kind(decoded: Decoded) -> tuple[str, bool, bool]:
     return decoded.rendering.units, decoded.rendering.color, decoded.rendering.inverted
 
 
-def _without_localizers(headers: list[DicomObject]) -> tuple[list[DicomObject], tuple[str, ...]]:
+def without_localizers(headers: list[DicomObject]) -> tuple[list[DicomObject], tuple[str, ...]]:
+    """The slices of a series without its overview images, and a note where there were some."""
     kept = [header for header in headers if "LOCALIZER" not in (element_text(header.dataset, "ImageType") or "")]
     dropped = len(headers) - len(kept)
     if not dropped or not kept:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 
 import pytest
 
@@ -384,6 +386,63 @@ def test_a_folder_that_cannot_be_written_is_told(panel, shown, tmp_path) -> None
     with pytest.raises(Exception, match="Choose another folder"):
         settle()
     assert "Choose another folder" in panel.ui.exportStatusLabel.text
+
+
+def test_dicom_needs_an_image_of_the_database(panel, shown, tmp_path) -> None:
+    from slicer_double.application import settle
+
+    panel.ui.exportDirectoryButton.directory = str(tmp_path)
+    assert not panel.ui.exportDatabaseCheckBox.enabled
+    panel.ui.exportDicomCheckBox.checked = True
+    assert panel.ui.exportDatabaseCheckBox.enabled
+    panel.ui.exportButton.click()
+    with pytest.raises(Exception, match="was not loaded from Slicer's DICOM database"):
+        settle()
+    assert "Load it with the DICOM module" in panel.ui.exportStatusLabel.text
+
+
+def test_dicom_goes_into_the_study_and_the_database(panel, slicer, tmp_path, monkeypatch) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom", reason="highdicom is not installed: pip install mediscan[dicom]")
+    from slicer_double.application import settle
+
+    from dicom_files import write_study
+    from MediScanLib.scene.volumes import volume_from_image
+    from MediScanLib.study.reading import read_image
+    from toys import make_predictor
+
+    path = write_study(tmp_path / "in" / "chest.dcm")
+    image = read_image(path)
+    prediction = make_predictor()(image)
+    node = volume_from_image(slicer.mrmlScene, image, "chest")
+    node.SetAttribute("DICOM.instanceUIDs", "1.2.826.0.1.3680043.8.498.1.1")
+    panel.initializeParameterNode()
+    settle()
+    panel.onPrediction(node, prediction, jump=True)
+    settle()
+    imported: list[str] = []
+    database = type("Database", (), {"fileForInstance": lambda self, uid: str(path)})()
+    library = types.ModuleType("DICOMLib")
+
+    def import_dicom(folder: str, **_: object) -> bool:
+        imported.append(folder)
+        return True
+
+    library.DICOMUtils = types.SimpleNamespace(importDicom=import_dicom)  # type: ignore[attr-defined]
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    monkeypatch.setitem(sys.modules, "DICOMLib", library)
+    for box in panel.export._boxes().values():
+        box.checked = box is panel.ui.exportDicomCheckBox
+    panel.ui.exportDatabaseCheckBox.checked = True
+    panel.ui.exportDirectoryButton.directory = str(tmp_path / "out")
+    panel.ui.exportButton.click()
+    settle()
+    folder = tmp_path / "out" / "chest-dicom"
+    assert sorted(file.name for file in folder.iterdir()) == ["sc-pneumonia.dcm", "seg.dcm", "sr.dcm"]
+    report = pydicom.dcmread(folder / "sr.dcm")
+    assert report.StudyInstanceUID == "1.2.826.0.1.3680043.8.498.1.3"
+    assert imported == [str(folder)]
+    assert "chest-dicom" in panel.ui.exportStatusLabel.text
 
 
 # notice

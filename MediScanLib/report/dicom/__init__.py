@@ -1,0 +1,1 @@
+"""Predictions as DICOM objects: structured report, segmentation, parametric map and secondary capture."""
