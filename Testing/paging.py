@@ -20,7 +20,7 @@ from serving import PATIENCE, RunningServer, free_port
 
 from MediScanLib.web.settings import ENVIRONMENT, WebSettings
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 STILL_S = 0.4
 # The views' pictures; nothing while one of them was drawn for a view of another shape.
 DRAWN = """[...document.querySelectorAll('.view img')].every((one) =>

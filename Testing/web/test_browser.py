@@ -238,9 +238,9 @@ def test_what_if_review_and_export(come, server):
     page = reader.page
     said = [row.split() for row in page.locator("#what-if tbody tr").all_text_contents()]
     page.click("#what-if summary")
-    page.select_option("#try-field", "temperature_c")
-    reader.slide("try-value", 41)
-    page.wait_for_function("document.querySelector('#try-status').textContent.startsWith('Tried: Temperature 41')")
+    page.select_option("#try-field", "age_years")
+    reader.slide("try-value", 90)
+    page.wait_for_function("document.querySelector('#try-status').textContent.startsWith('Tried: Age 90')")
     rows = page.locator("#what-if tbody tr")
     assert [rows.nth(at).locator("td").nth(0).inner_text() for at in range(rows.count())]
     tried = rows.all_text_contents()

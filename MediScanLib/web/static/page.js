@@ -41,7 +41,7 @@ window.mediscan = {
 
 // What is said of a study begins at the top of the page, wherever its button was.
 function followResults() {
-  if (!window.trame) {
+  if (!(window.trame && window.trame.state)) {
     setTimeout(followResults, 200);
     return;
   }
