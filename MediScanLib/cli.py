@@ -16,6 +16,7 @@ from . import __version__
 from .commands.data import data
 from .commands.evaluate import evaluate
 from .commands.models import models
+from .commands.pacs import listen, poll, queue
 from .commands.reviews import reviews
 from .commands.serve import serve
 from .commands.train import train
@@ -467,7 +468,7 @@ def _absolute(path: str | Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100
 
 
-for command in (models, data, train, evaluate, validate, reviews, what_if, serve):
+for command in (models, data, train, evaluate, validate, reviews, what_if, serve, listen, poll, queue):
     main.add_command(command)
 
 

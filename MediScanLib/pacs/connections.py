@@ -1,0 +1,51 @@
+"""Which studies are still coming in over open connections."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Hashable
+
+from .arrivals import ArrivalStore
+
+
+class Connections:
+    """Tells the store of arrivals when the last connection that brought some of a study has ended.
+
+    Args:
+        arrivals: What came in.
+    """
+
+    def __init__(self, arrivals: ArrivalStore) -> None:
+        self._arrivals = arrivals
+        self._lock = threading.Lock()
+        self._studies: dict[Hashable, set[str]] = {}
+        self._open: dict[str, set[Hashable]] = defaultdict(set)
+        self._broken: set[str] = set()
+
+    def brought(self, connection: Hashable, study: str) -> None:
+        """An image of a study came over a connection."""
+        with self._lock:
+            known = self._studies.setdefault(connection, set())
+            if study in known:
+                return
+            known.add(study)
+            self._open[study].add(connection)
+            self._arrivals.opened(study)
+
+    def ended(self, connection: Hashable, *, broken: bool) -> None:
+        """A connection has ended; ending it again changes nothing.
+
+        Args:
+            connection: Which.
+            broken: Without being released.
+        """
+        with self._lock:
+            for study in self._studies.pop(connection, set()):
+                if broken:
+                    self._broken.add(study)
+                self._open[study].discard(connection)
+                if not self._open[study]:
+                    del self._open[study]
+                    self._arrivals.closed(study, broken=study in self._broken)
+                    self._broken.discard(study)

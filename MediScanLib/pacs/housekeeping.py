@@ -1,0 +1,92 @@
+"""Deletes what is no longer needed: images and results first, and much later the memory of them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from contextlib import suppress
+from sqlite3 import Connection
+
+from .database import Database
+from .folder import NodeFolder
+from .settings import KeepSettings
+
+_log = logging.getLogger("mediscan.pacs")
+
+_DAY = 86400.0
+
+_ENDED = """
+SELECT s.uid, s.key FROM studies s
+WHERE s.version = s.planned AND s.is_open = 0 AND s.last_at < :before
+AND EXISTS (SELECT 1 FROM instances n WHERE n.study = s.uid AND n.file IS NOT NULL)
+AND NOT EXISTS (
+    SELECT 1 FROM items i WHERE i.study = s.uid AND (
+        i.state NOT IN ('done', 'dead', 'superseded') OR i.ended >= :before
+        OR (i.state = 'dead' AND i.ended >= :dead_before)
+    )
+)
+"""
+
+
+class Housekeeper:
+    """Tidies up.
+
+    Args:
+        database: What is known.
+        folder: Where files lie.
+        keep: What is kept for how long.
+    """
+
+    def __init__(self, database: Database, folder: NodeFolder, keep: KeepSettings) -> None:
+        self._database, self._folder, self._keep = database, folder, keep
+
+    def tidy(self) -> int:
+        """Delete what is due.
+
+        Returns:
+            Studies whose files were deleted.
+        """
+        now = time.time()
+        limits = {"before": now - self._keep.days * _DAY, "dead_before": now - self._keep.dead_days * _DAY}
+        with self._database.writing() as connection:
+            studies = connection.execute(_ENDED, limits).fetchall()
+            items = [row["id"] for study in studies for row in self._forget_files(connection, study["uid"])]
+            self._forget(connection, now - self._keep.ledger_days * _DAY)
+        for study in studies:  # after the database: a file too many is found again, one too few is not
+            shutil.rmtree(self._folder.studies / study["key"], ignore_errors=True)
+        for item in items:
+            shutil.rmtree(self._folder.results / item, ignore_errors=True)
+        self._sweep()
+        if studies:
+            _log.info("the files of %d studies were deleted, as keep says.", len(studies))
+        return len(studies)
+
+    @staticmethod
+    def _forget_files(connection: Connection, study: str) -> list[dict[str, str]]:
+        items = connection.execute("SELECT id FROM items WHERE study = ?", (study,)).fetchall()
+        connection.execute("UPDATE instances SET file = NULL WHERE study = ?", (study,))
+        connection.executemany("UPDATE objects SET file = NULL WHERE item = ?", [(row["id"],) for row in items])
+        return items
+
+    @staticmethod
+    def _forget(connection: Connection, before: float) -> None:
+        connection.execute(
+            "DELETE FROM studies WHERE last_at < ? AND version = planned AND NOT EXISTS "
+            "(SELECT 1 FROM instances n WHERE n.study = uid AND n.file IS NOT NULL)",
+            (before,),
+        )
+        for table in ("sent", "left_alone"):
+            connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,))  # noqa: S608 - names of this file
+
+    def _sweep(self) -> None:
+        """Folders that nobody knows, as a crash can leave them."""
+        with self._database.reading() as connection:
+            keys = {row["key"] for row in connection.execute("SELECT key FROM studies")}
+            items = {row["id"] for row in connection.execute("SELECT id FROM items WHERE state NOT IN ('superseded')")}
+        old = time.time() - 3600
+        for place, known in ((self._folder.studies, keys), (self._folder.results, items)):
+            for folder in place.iterdir():
+                with suppress(OSError):
+                    if folder.name not in known and folder.stat().st_mtime < old:
+                        shutil.rmtree(folder, ignore_errors=True)
