@@ -194,7 +194,7 @@ def _run(
                 poller.start()
                 stack.callback(poller.close)
         while not stopped.wait(0.2):
-            if once and node.is_idle():
+            if once and node.queue.counts().is_idle:
                 break
 
 

@@ -21,6 +21,7 @@ from .intake import Intake
 from .items import ItemStore
 from .planning import Planner
 from .predicting import PredictingProcess
+from .queue import Queue
 from .sending import make_sender
 from .settings import MEBIBYTE, PacsSettings
 from .workshop import Workshop
@@ -57,6 +58,7 @@ class Node:
         self.folder.own()
         try:
             self._database = Database(self.folder.database)
+            self.queue = Queue(self.folder.root)
             self.arrivals = ArrivalStore(self._database, settings.limits.instances)
             items = ItemStore(self._database)
             self.arrivals.recover()
@@ -91,15 +93,6 @@ class Node:
         """Something came in."""
         self._wake("plan")
 
-    def is_idle(self) -> bool:
-        """Whether nothing waits: no study, no item, no delivery."""
-        with self._database.reading() as connection:
-            waiting = connection.execute(
-                "SELECT (SELECT count(*) FROM studies WHERE version > planned) + "
-                "(SELECT count(*) FROM items WHERE state IN ('queued', 'predicting', 'sending'))"
-            )
-            return not waiting.fetchone()[0]
-
     def stop(self, wait: float = 20.0) -> None:
         """End. What is under way may finish for some seconds; what does not begins again at the next start.
 
@@ -118,6 +111,7 @@ class Node:
             thread.join(5.0)
         for process in self._processes:
             process.close()
+        self.queue.close()
         self._database.close()
         self.folder.disown()
 

@@ -42,10 +42,11 @@ class Planner:
             total += new
             _log.log(
                 logging.WARNING if study.is_partial else logging.INFO,
-                "study %s: %s with %d images; %d to predict, %d known already.",
+                "study %s: %s with %d images, %d of them left alone by the rules; %d to predict, %d known already.",
                 study.key,
                 "its sender broke off, going on" if study.is_partial else "complete",
                 len(instances),
+                len(instances) - sum(len(plan.instances) for plan in found),
                 new,
                 known,
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 from .database import Database
 from .problems import PacsError
 
+_WAITING = ("queued", "predicting", "sending")
 _RETRIED_ITEM = (
     "UPDATE items SET state = 'queued', attempt = 0, due = :now, ended = NULL, error = NULL "
     "WHERE id = :id AND state = 'dead' AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.item = id)"
@@ -34,6 +35,11 @@ class Counts:
     waiting_studies: int
     items: dict[str, int]
     deliveries: dict[str, dict[str, int]]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits."""
+        return not self.waiting_studies and not any(self.items.get(state) for state in _WAITING)
 
 
 @dataclass(frozen=True)
