@@ -26,6 +26,7 @@ from .connections import Connections
 from .encryption import server_context
 from .folder import key_of
 from .intake import Intake, refusal
+from .latency import prompt_handlers
 from .problems import NotForUsError, PacsError
 from .settings import MEBIBYTE, ListenSettings
 
@@ -90,6 +91,7 @@ class Listener:
                 block=False,
                 ssl_context=None if settings.tls is None else server_context(settings.tls),
                 evt_handlers=[
+                    *prompt_handlers(),
                     (evt.EVT_C_ECHO, lambda _: SUCCESS),
                     (evt.EVT_C_STORE, self._store),
                     (evt.EVT_DATA_RECV, self._count),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from .destinations import Destination, StoreDestination
@@ -93,21 +94,21 @@ class StoreSender:
             return outcome
         try:
             for uid, path in objects:
-                self._send_one(association, uid, dcmread(path), outcome)
+                self._send_one(association, uid, path, outcome)
                 if outcome.error is not None:
                     break
         finally:
             self._end(association)
         return outcome
 
-    def _send_one(self, association: Association, uid: str, dataset: Dataset, outcome: Outcome) -> None:
+    def _send_one(self, association: Association, uid: str, path: Path, outcome: Outcome) -> None:
         try:
-            answer = association.send_c_store(dataset)
+            answer = association.send_c_store(self._sendable(association, path))
         except RuntimeError:  # the association is gone: it was not sent
             outcome.error = PeerError(f"{self._name}: ended the connection.", unreachable=True)
             return
         except ValueError as error:  # none of what was agreed on fits
-            known = str(dataset.SOPClassUID.name)
+            known = str(dcmread(path, specific_tags=["SOPClassUID"]).SOPClassUID.name)
             outcome.error = PeerError(f"{self._name}: does not take objects of the kind {known}.", code="not_taken")
             _log.debug("%s", type(error).__name__)
             return
@@ -131,6 +132,17 @@ class StoreSender:
             code="peer_full" if status in _FULL else "refused",
         )
 
+    @staticmethod
+    def _sendable(association: Association, path: Path) -> Path | Dataset:
+        """A file goes as it is where its transfer syntax is taken, and is parsed and written anew otherwise."""
+        meta = read_file_meta_info(path)
+        taken = {
+            context.transfer_syntax[0]
+            for context in association.accepted_contexts
+            if context.abstract_syntax == meta.MediaStorageSOPClassUID
+        }
+        return path if meta.TransferSyntaxUID in taken else dcmread(path)
+
     def present(self, objects: Sequence[tuple[str, Path]]) -> set[str]:
         """See `Sender`; asked by C-FIND, where the destination answers it."""
         from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as Find  # type: ignore[attr-defined]
@@ -152,9 +164,12 @@ class StoreSender:
         return found
 
     def _associate(self, classes: Sequence[str], *, refusable: bool = False) -> Any:
-        from pynetdicom import AE
+        from pynetdicom import AE, _config
+
+        from .latency import prompt_handlers
 
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # it logs headers
+        _config.STORE_SEND_CHUNKED_DATASET = True  # files go piece by piece, and are not parsed
         to = self._destination
         entity = AE(self._ae_title)
         entity.connection_timeout = entity.acse_timeout = min(to.timeout_s, 30.0)
@@ -162,7 +177,9 @@ class StoreSender:
         for uid in classes:
             entity.add_requested_context(uid, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
         tls = None if to.tls is None else (client_context(to.tls), to.host)
-        association = entity.associate(to.host, to.port, ae_title=to.ae_title, tls_args=tls)
+        association = entity.associate(
+            to.host, to.port, ae_title=to.ae_title, tls_args=tls, evt_handlers=prompt_handlers()
+        )
         if association.is_established:
             return association
         if association.is_rejected:

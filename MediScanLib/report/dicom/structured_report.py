@@ -79,10 +79,12 @@ def make_structured_report(
     )
     for item in _items(content[0]):
         _add_equivalents(item)
-    evidence = [*stand_ins(sources), *(others if segmentation is None else (segmentation, *others))]
+    root = content[0]
+    tree = root.ContentSequence
+    root.ContentSequence = tree[:1]  # the constructor copies and searches it several times, which costs most of all
     made = sr.Comprehensive3DSR(
-        evidence=evidence,
-        content=content[0],
+        evidence=[*stand_ins(sources), *(others if segmentation is None else (segmentation, *others))],
+        content=root,
         instance_number=1,
         is_complete=True,
         is_final=False,
@@ -92,6 +94,7 @@ def make_structured_report(
         **identity(uids, "sr"),
         **equipment(prediction),
     )
+    made.ContentSequence = tree
     if schemes := own_scheme([codes.WHOLE_STUDY]):
         made.CodingSchemeIdentificationSequence = schemes
     return finish(made, sources, uids, "sr", when)
