@@ -46,7 +46,6 @@ def write_part(chunks: Iterable[bytes], boundary: bytes, stream: BinaryIO, most_
                     raise _broken()
                 continue
             held, inside = held[head_end + 4 :], True
-            held = b"\r\n" + held if held.startswith(b"--" + boundary) else held  # a part without content
         at = held.find(end)
         ready = held[:at] if at >= 0 else held[: max(0, len(held) - len(end))]
         written += len(ready)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigError
 from .settings import PacsSettings
@@ -107,7 +107,7 @@ def _with_absolute_paths(part: Any, folder: Path) -> Any:
         value = getattr(part, name)
         if isinstance(value, Path):
             changed[name] = folder / value.expanduser()
-        elif hasattr(value, "model_fields") and not isinstance(value, type):
+        elif isinstance(value, BaseModel):
             changed[name] = _with_absolute_paths(value, folder)
         elif isinstance(value, dict):
             changed[name] = {key: _with_absolute_paths(item, folder) for key, item in value.items()}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -471,3 +474,37 @@ def test_rubbish_under_a_good_name_is_refused(make_peer, make_settings, start_no
     assert answer.Status in (0xA900, 0xC000)
     assert sender.send([radiograph(tmp_path)]) == [0]  # the association lives on
     association.release()
+
+
+@pytest.fixture
+def certificate(tmp_path) -> tuple[str, str]:
+    """A certificate for this machine that signs itself, and its key."""
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
+    subprocess.run([*command, *subject], check=True, capture_output=True)
+    return certificate, key
+
+
+def test_both_sides_show_certificates(make_settings, start_node, tmp_path, certificate):
+    """A node that sends to itself over TLS: it takes its own results, and leaves them alone."""
+    port = free_port()
+    tls = {"certificate": certificate[0], "key": certificate[1], "ca_file": certificate[0]}
+    back = {"kind": "c-store", "host": "localhost", "port": port, "ae_title": "MEDISCAN", "tls": tls}
+    running = start_node(make_settings({"back": back}, listen={"port": port, "tls": tls}))
+    assert not Sender(port).association.is_established  # without encryption nobody gets in
+    context = ssl.create_default_context(cafile=certificate[0])
+    stranger = AE("SENDER")
+    stranger.add_requested_context(Verification)
+    encrypted = {"ae_title": "MEDISCAN", "tls_args": (context, "localhost")}
+    assert not stranger.associate("localhost", port, **encrypted).is_established
+    context.load_cert_chain(*certificate)
+    entity = AE("SENDER")
+    entity.add_requested_context(ComputedRadiographyImageStorage, ExplicitVRLittleEndian)
+    association = entity.associate("localhost", port, **encrypted)
+    assert association.send_c_store(dcmread(radiograph(tmp_path))).Status == 0
+    association.release()
+    assert until(running.is_idle)
+    assert running.queue.counts().deliveries == {"back": {"done": 1}}
