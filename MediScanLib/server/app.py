@@ -21,7 +21,7 @@ from . import problems, schemas
 from .answering import GoneError
 from .house import House
 from .metrics import Metrics
-from .routes import about, jobs, maps, predict, reviews
+from .routes import about, dicom, jobs, maps, predict, reviews
 from .settings import ENVIRONMENT, ServerSettings
 from .shield import Shield, remember
 
@@ -61,7 +61,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         responses=_ANY_PROBLEM,
         redirect_slashes=False,
     )
-    for module in (about, predict, maps, jobs, reviews):
+    for module in (about, predict, maps, dicom, jobs, reviews):
         app.include_router(module.router, prefix="/v1")
     app.add_exception_handler(MediScanError, _explained)
     app.add_exception_handler(HTTPException, _http)

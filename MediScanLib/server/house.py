@@ -19,7 +19,7 @@ from .compute import Compute, Models
 from .job_runner import JobRunner
 from .limits import Admission, RateLimit, RecentPixels
 from .metrics import Metrics
-from .reader_pool import ReaderPool
+from .reader_pool import ReaderPool, ResultsPool
 from .settings import ServerSettings
 from .storage.audit import AuditLog
 from .storage.database import Database
@@ -61,6 +61,7 @@ class House:
         self.recent = RecentPixels()
         self.compute: Compute
         self.readers: ReaderPool
+        self.results: ResultsPool
         self.scratch: Path
         self.needs_token = False
         self._runners: list[JobRunner] = []
@@ -80,6 +81,7 @@ class House:
         self.readers = ReaderPool(
             settings.readers, settings.reading_memory_bytes, settings.reading_time_s, settings.max_voxels
         )
+        self.results = ResultsPool(1, settings.reading_memory_bytes, settings.reading_time_s, settings.max_voxels)
         for number in range(settings.job_threads):
             runner = JobRunner(f"{self.name}-{number}", self.jobs, self.studies, self.compute, settings.lease_s)
             runner.start()
@@ -105,6 +107,7 @@ class House:
                 await asyncio.to_thread(self.jobs.release, runner.worker)
         if hasattr(self, "readers"):
             await self.readers.close()
+            await self.results.close()
         if hasattr(self, "scratch"):
             await asyncio.to_thread(shutil.rmtree, self.scratch, True)
         with suppress(MediScanError):

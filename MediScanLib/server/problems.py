@@ -43,6 +43,10 @@ class MissingError(MediScanError):
 
 _BY_CODE = {
     "not_an_image": 415,
+    "not_dicom": 415,
+    "missing_uid": 422,
+    "source_mismatch": 409,
+    "no_highdicom": 501,
     "unsupported": 415,
     "not_packed": 415,
     "too_large": 413,

@@ -10,14 +10,29 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..prediction.exchange import Request, describe_error, write_request
 from ..study.decoder_child import limit_memory
 from ..study.reading import read_image
 
 
-def main() -> None:
+def read(asked: dict[str, Any]) -> dict[str, object]:
+    """Decode an upload.
+
+    Raises:
+        MediScanError: It cannot be read.
+    """
+    folder = Path(asked["folder"])
+    source = folder / "files" / asked["file"] if asked["file"] else folder / "files"
+    image = read_image(source, series=asked["series"], memory_limit_bytes=asked["limit"], name=asked["name"])
+    write_request(Request(image), folder)
+    return {"ok": True}
+
+
+def answer_lines(work: Callable[[dict[str, Any]], dict[str, object]]) -> None:
     """Answer requests until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     silence = os.open(os.devnull, os.O_RDWR)
@@ -26,22 +41,21 @@ def main() -> None:
     limit_memory(int(sys.argv[1]))
     for line in sys.stdin:
         asked = json.loads(line)
-        folder = Path(asked["folder"])
-        source = folder / "files" / asked["file"] if asked["file"] else folder / "files"
         answer: dict[str, object]
         try:
-            image = read_image(source, series=asked["series"], memory_limit_bytes=asked["limit"], name=asked["name"])
-            write_request(Request(image), folder)
-            answer = {"ok": True}
+            answer = work(asked)
         except Exception as error:  # whatever a file does is an answer
             answer = {"error": describe_error(error)}
             if not hasattr(error, "code"):
                 answer = {
-                    "error": {"code": "corrupt", "message": f"{asked['name']}: cannot be read. Export it again."}
+                    "error": {
+                        "code": "corrupt",
+                        "message": f"{asked.get('name', 'the upload')}: cannot be read. Export it again.",
+                    }
                 }
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
 if __name__ == "__main__":
-    main()
+    answer_lines(read)

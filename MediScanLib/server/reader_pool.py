@@ -8,7 +8,9 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import EngineError, MediScanError, ReadError
 from ..prediction.exchange import error_from, read_request
@@ -29,7 +31,7 @@ class _Child:
     def alive(self) -> bool:
         return self.process.returncode is None
 
-    async def ask(self, question: dict[str, object]) -> dict[str, dict[str, str]]:
+    async def ask(self, question: dict[str, object]) -> dict[str, Any]:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.uses += 1
         self.process.stdin.write(json.dumps(question).encode() + b"\n")
@@ -37,7 +39,7 @@ class _Child:
         line = await self.process.stdout.readline()
         if not line:
             raise BrokenPipeError
-        answer: dict[str, dict[str, str]] = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         return answer
 
     async def end(self) -> None:
@@ -60,6 +62,8 @@ class ReaderPool:
         max_voxels: Larger images are refused.
     """
 
+    _module = "MediScanLib.server.reader_child"
+
     def __init__(self, count: int, memory_bytes: int, time_s: float, max_voxels: int) -> None:
         self._memory, self._time, self._voxels = memory_bytes, time_s, max_voxels
         self._free = asyncio.Semaphore(count)
@@ -78,17 +82,27 @@ class ReaderPool:
         Raises:
             MediScanError: It cannot be read, or not within the limits.
         """
+        question: dict[str, object] = {
+            "folder": str(folder),
+            "file": file,
+            "series": series,
+            "name": name,
+            "limit": self._memory,
+        }
+        await self._ask(question, name)
+        return await asyncio.to_thread(self._take, folder, name)
+
+    async def close(self) -> None:
+        """End all children."""
+        for child in [*self._idle, *self._busy]:
+            await child.end()
+        self._idle.clear()
+
+    async def _ask(self, question: dict[str, object], name: str) -> dict[str, Any]:
         async with self._free:
             child = await self._child()
             self._busy.add(child)
             whole = False
-            question: dict[str, object] = {
-                "folder": str(folder),
-                "file": file,
-                "series": series,
-                "name": name,
-                "limit": self._memory,
-            }
             try:
                 answer = await asyncio.wait_for(child.ask(question), self._time)
                 whole = True
@@ -109,13 +123,7 @@ class ReaderPool:
                     await asyncio.shield(child.end())
         if "error" in answer:
             raise error_from(answer["error"])
-        return await asyncio.to_thread(self._take, folder, name)
-
-    async def close(self) -> None:
-        """End all children."""
-        for child in [*self._idle, *self._busy]:
-            await child.end()
-        self._idle.clear()
+        return answer
 
     def _take(self, folder: Path, name: str) -> MedicalImage:
         pixels = folder / "pixels.npy"
@@ -144,7 +152,7 @@ class ReaderPool:
         process = await asyncio.create_subprocess_exec(
             interpreter(),
             "-m",
-            "MediScanLib.server.reader_child",
+            self._module,
             str(self._memory + _HEADROOM),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -154,3 +162,25 @@ class ReaderPool:
             start_new_session=True,
         )
         return _Child(process)
+
+
+class ResultsPool(ReaderPool):
+    """Makes DICOM results in child processes: they need the headers of the files, which come from outside."""
+
+    _module = "MediScanLib.server.results_child"
+
+    async def make(self, folder: Path, files: Sequence[str]) -> list[str]:
+        """Make the objects of the prediction in a folder.
+
+        Args:
+            folder: With the prediction as `exchange.write_answer` writes it.
+            files: Names of the DICOM files in `folder/files`.
+
+        Returns:
+            Names of the objects in `folder/results`.
+
+        Raises:
+            MediScanError: The files are not those of the prediction, or not within the limits.
+        """
+        question: dict[str, object] = {"folder": str(folder), "files": list(files), "limit": self._memory}
+        return [str(name) for name in (await self._ask(question, "the upload"))["objects"]]

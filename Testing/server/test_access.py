@@ -49,6 +49,7 @@ ALLOWED = {
     f"GET /v1/predictions/{'0' * 32}": "reader",
     f"DELETE /v1/predictions/{'0' * 32}": "submitter",
     f"POST /v1/predictions/{'0' * 32}/what-if": "submitter",
+    f"POST /v1/predictions/{'0' * 32}/dicom": "submitter",
     f"GET /v1/predictions/{'0' * 32}/maps/covid": "reader",
     f"GET /v1/jobs/{'0' * 32}": "reader",
     f"GET /v1/jobs/{'0' * 32}/result": "reader",
