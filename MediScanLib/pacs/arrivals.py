@@ -104,7 +104,7 @@ class ArrivalStore:
                 (facts.study_uid, key_of(facts.study_uid), now, now),
             )
             row = connection.execute(
-                "SELECT is_current FROM instances WHERE study = ? AND uid = ? AND digest = ?",
+                "SELECT is_current, file FROM instances WHERE study = ? AND uid = ? AND digest = ?",
                 (facts.study_uid, facts.uid, digest),
             ).fetchone()
             connection.execute(
@@ -117,7 +117,7 @@ class ArrivalStore:
                 (facts.study_uid, facts.uid, digest, file, size, json.dumps(facts.to_dict()), origin, now),
             )
             new = row is None or not row["is_current"]
-            if new:
+            if row is None or not row["is_current"] or row["file"] is None:  # what is back may complete a series
                 connection.execute(
                     "UPDATE studies SET version = version + 1, last_at = ? WHERE uid = ?", (now, facts.study_uid)
                 )

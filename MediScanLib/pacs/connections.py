@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Hashable
+from weakref import WeakSet
 
 from .arrivals import ArrivalStore
 
@@ -19,13 +19,18 @@ class Connections:
     def __init__(self, arrivals: ArrivalStore) -> None:
         self._arrivals = arrivals
         self._lock = threading.Lock()
-        self._studies: dict[Hashable, set[str]] = {}
-        self._open: dict[str, set[Hashable]] = defaultdict(set)
+        self._studies: dict[object, set[str]] = {}
+        self._open: dict[str, set[object]] = defaultdict(set)
+        self._ended: WeakSet[object] = WeakSet()
         self._broken: set[str] = set()
 
-    def brought(self, connection: Hashable, study: str) -> None:
-        """An image of a study came over a connection."""
+    def brought(self, connection: object, study: str) -> None:
+        """An image of a study came over a connection; it may have ended while the image was filed."""
         with self._lock:
+            if connection in self._ended:
+                if not self._open.get(study):
+                    self._arrivals.closed(study, broken=True)
+                return
             known = self._studies.setdefault(connection, set())
             if study in known:
                 return
@@ -33,7 +38,7 @@ class Connections:
             self._open[study].add(connection)
             self._arrivals.opened(study)
 
-    def ended(self, connection: Hashable, *, broken: bool) -> None:
+    def ended(self, connection: object, *, broken: bool) -> None:
         """A connection has ended; ending it again changes nothing.
 
         Args:
@@ -41,6 +46,7 @@ class Connections:
             broken: Without being released.
         """
         with self._lock:
+            self._ended.add(connection)
             for study in self._studies.pop(connection, set()):
                 if broken:
                     self._broken.add(study)

@@ -72,11 +72,12 @@ class ItemStore:
                     (now, study.uid, plan.member, plan.fingerprint, plan.rule.name),
                 )
                 row = connection.execute(
-                    "SELECT id, state FROM items WHERE fingerprint = ?", (plan.fingerprint,)
+                    "SELECT id, state, error FROM items WHERE fingerprint = ?", (plan.fingerprint,)
                 ).fetchone()
-                if row is not None and row["state"] == "superseded" and plan.is_whole:
+                if row is not None and plan.is_whole and _can_begin_again(row):
                     connection.execute(
-                        "UPDATE items SET state = 'queued', due = ?, ended = NULL, files = ? WHERE id = ?",
+                        "UPDATE items SET state = 'queued', due = ?, ended = NULL, error = NULL, files = ? "
+                        "WHERE id = ?",
                         (now, _files(plan), row["id"]),
                     )
                 if row is not None:
@@ -185,6 +186,12 @@ _GONE = {
     "code": "files_gone",
     "message": "Images of this series that came earlier are deleted already. Have the whole study sent again.",
 }
+
+
+def _can_begin_again(row: Any) -> bool:
+    """Whether an item was only left because something else took its place, or because files were missing."""
+    gone = json.loads(row["error"] or "{}").get("code") == _GONE["code"]
+    return row["state"] == "superseded" or (row["state"] == "dead" and gone)
 
 
 def _files(plan: Plan) -> str:

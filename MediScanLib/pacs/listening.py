@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
@@ -73,7 +74,7 @@ class Listener:
         most_bytes: float,
     ) -> None:
         self._intake, self._connections, self._wake, self._most = intake, connections, wake, most_bytes
-        self._received: dict[Any, int] = {}
+        self._received: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # it logs headers
         entity = AE(settings.ae_title)
         entity.maximum_associations = settings.max_associations

@@ -28,6 +28,7 @@ from .workshop import Workshop
 
 _log = logging.getLogger("mediscan.pacs")
 
+_AFTER_ERROR_S = 5.0
 _LOOK_S = 0.5  # how long a thread sleeps that nobody wakes
 _TIDY_S = 60.0
 
@@ -82,6 +83,8 @@ class Node:
 
     def start(self) -> None:
         """Begin."""
+        for name in sorted(self.queue.destinations() - set(self.settings.destinations)):
+            _log.error("results wait for %s, which is no destination any more: name it again, or drop them.", name)
         self._run("plan", self._plan)
         for number, process in enumerate(self._processes):
             self._run(f"predict {number}", partial(self._predict, process))
@@ -127,7 +130,7 @@ class Node:
                 except Exception as error:  # a thread that ends would stop the node without a word
                     _log.error("%s: %s", name, error if isinstance(error, MediScanError) else type(error).__name__)
                     _log.debug("%s", name, exc_info=error)
-                    self._stopping.wait(_LOOK_S)
+                    self._stopping.wait(_AFTER_ERROR_S)
                     continue
                 if not busy:
                     wake.wait(pause)

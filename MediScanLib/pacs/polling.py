@@ -29,6 +29,10 @@ _CHUNK = 1 << 18
 _MOST_PAGES = 10_000
 
 
+class _Visit:
+    """A look at one study: what an association is to a node that is sent to."""
+
+
 class Poller:
     """Asks one archive.
 
@@ -136,7 +140,7 @@ class Poller:
                     break
 
     def _fetch_study(self, study: str, count: int | None) -> int:
-        connection = object()
+        connection = _Visit()
         known, new = self._arrivals.known(study), 0
         broken = True
         try:

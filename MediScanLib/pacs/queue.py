@@ -101,12 +101,19 @@ class Queue:
             deliveries.setdefault(destination, {})[state] = count
         return Counts(waiting, {row[0]: row[1] for row in items}, deliveries)
 
+    def destinations(self) -> set[str]:
+        """Names of destinations that something waits for."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT DISTINCT destination FROM deliveries WHERE state = 'waiting'").fetchall()
+        return {row["destination"] for row in rows}
+
     def dead_letters(self) -> list[DeadLetter]:
         """All that was given up, the latest last."""
         with self._database.reading() as connection:
             items = connection.execute(
                 "SELECT i.id, s.key, json_extract(i.rule, '$.name') AS name, NULL AS destination, i.attempt, i.ended, "
-                "i.error, EXISTS (SELECT 1 FROM instances n WHERE n.study = i.study AND n.file IS NOT NULL) AS whole "
+                "i.error, json_extract(i.error, '$.code') != 'files_gone' AND EXISTS "
+                "(SELECT 1 FROM instances n WHERE n.study = i.study AND n.file IS NOT NULL) AS whole "
                 "FROM items i JOIN studies s ON s.uid = i.study "
                 "WHERE i.state = 'dead' AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.item = i.id) "
                 "UNION ALL "

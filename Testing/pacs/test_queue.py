@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -185,7 +186,25 @@ def test_files_go_after_a_while_and_the_memory_of_them_stays(stores):
     assert keeper.tidy() == 1
     assert not stores.arrivals.instances("1.1")[0].file
     assert not stores.add(facts())  # it is known, so nothing is predicted or sent again
-    assert stores.plan() == (0, 0)
+    assert stores.plan() == (0, 1)
+
+
+def test_a_series_whose_files_are_gone_is_predicted_once_all_of_it_is_sent_again(stores):
+    stores.add(facts(uid="1", is_slice=True))
+    stores.plan()
+    stores.items.fail(stores.items.claim(), "corrupt", "cannot be read", None)
+    time.sleep(0.01)
+    Housekeeper(stores.database, stores.folder, KeepSettings(days=0, dead_days=0)).tidy()
+    stores.add(facts(uid="2", is_slice=True))
+    assert stores.plan() == (1, 0)
+    queue = Queue(stores.folder.root)
+    gone = queue.dead_letters()[-1]
+    assert "sent again" in gone.message and not gone.can_retry
+    stores.add(facts(uid="1", is_slice=True))
+    assert stores.plan() == (0, 1)
+    item = stores.items.claim()
+    assert item.id == gone.item and len(item.files) == 2
+    queue.close()
 
 
 def test_a_dead_letter_keeps_its_files_longer(stores):
@@ -244,13 +263,23 @@ def test_waits_double_up_to_the_longest():
 def test_a_study_is_open_until_its_last_connection_ends(stores):
     stores.add(facts())
     connections = Connections(stores.arrivals)
-    connections.brought("one", "1.1")
-    connections.brought("two", "1.1")
-    connections.ended("one", broken=True)
-    connections.ended("one", broken=False)  # ending it again changes nothing
+    one, two = threading.Event(), threading.Event()
+    connections.brought(one, "1.1")
+    connections.brought(two, "1.1")
+    connections.ended(one, broken=True)
+    connections.ended(one, broken=False)  # ending it again changes nothing
     assert stores.arrivals.due(StudySettings(quiet_s=0, broken_s=0, open_s=300)) == []
-    connections.ended("two", broken=False)
+    connections.ended(two, broken=False)
     (study,) = stores.arrivals.due(AT_ONCE)
+    assert study.is_partial
+
+
+def test_an_image_that_is_filed_after_its_connection_ended_opens_nothing(stores):
+    stores.add(facts())
+    connections, connection = Connections(stores.arrivals), threading.Event()
+    connections.ended(connection, broken=True)
+    connections.brought(connection, "1.1")
+    (study,) = stores.arrivals.due(StudySettings(quiet_s=0, broken_s=0, open_s=300))
     assert study.is_partial
 
 
