@@ -76,15 +76,22 @@ class ArrivalStore:
             )
             return found.fetchone() is not None
 
-    def check_room(self, study: str) -> None:
-        """Whether one more image may come.
+    def check_room(self, facts: Facts, digest: str) -> None:
+        """Whether an image may come: one that is here already always may.
 
         Raises:
-            PacsError: The study has too many already.
+            PacsError: Its study has too many already.
         """
+        study = facts.study_uid
         with self._database.reading() as connection:
             found = connection.execute("SELECT count(*) FROM instances WHERE study = ?", (study,)).fetchone()[0]
-        if found >= self._most:
+            known = (
+                found >= self._most
+                and connection.execute(
+                    "SELECT 1 FROM instances WHERE study = ? AND uid = ? AND digest = ?", (study, facts.uid, digest)
+                ).fetchone()
+            )
+        if found >= self._most and not known:
             raise PacsError(
                 f"study {key_of(study)}: has {found} images already, and no more are taken (limits.instances).",
                 code="too_many",
@@ -142,11 +149,6 @@ class ArrivalStore:
         with self._database.reading() as connection:
             rows = connection.execute("SELECT * FROM studies WHERE version > planned ORDER BY last_at").fetchall()
         return [_study(row) for row in rows if is_complete(_arrival(row), settings, now)]
-
-    def next_due_count(self) -> int:
-        """Studies that still wait for more of themselves."""
-        with self._database.reading() as connection:
-            return int(connection.execute("SELECT count(*) FROM studies WHERE version > planned").fetchone()[0])
 
     def instances(self, study: str) -> list[Instance]:
         """The images of a study, each with the content that came last."""

@@ -47,11 +47,14 @@ class Connections:
         """
         with self._lock:
             self._ended.add(connection)
+            closed = {}
             for study in self._studies.pop(connection, set()):
                 if broken:
                     self._broken.add(study)
                 self._open[study].discard(connection)
                 if not self._open[study]:
                     del self._open[study]
-                    self._arrivals.closed(study, broken=study in self._broken)
+                    closed[study] = study in self._broken
                     self._broken.discard(study)
+            for study, was_broken in closed.items():  # last, as a full disk may end it
+                self._arrivals.closed(study, broken=was_broken)

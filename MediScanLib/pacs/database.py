@@ -112,7 +112,11 @@ class Database:
             self._connection.row_factory = sqlite3.Row
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = FAST"):
                 self._connection.execute(f"PRAGMA {pragma}")
-        self._prepare()
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -167,8 +171,10 @@ class Database:
             raise PacsError(f"{self._path}: cannot be used ({error.strerror}). Choose another folder.") from error
         except sqlite3.Error as error:
             # never the values: they are UIDs of patients
-            if "full" in str(error) or "disk I/O" in str(error):
+            if "full" in str(error):
                 raise DiskFullError(f"{self._path}: the disk is full. Free some space.") from error
+            if "disk I/O" in str(error):  # of a full disk too, where a quota bounds it
+                raise DiskFullError(f"{self._path}: the disk is full, or fails. Look at it.") from error
             said = str(error).splitlines()[0][:100]
             raise PacsError(
                 f"{self._path}: does not answer as it should ({said}). Is it a queue of MediScan?"

@@ -58,8 +58,8 @@ class DeliveryStore:
         now = time.time()
         with self._database.writing() as connection:
             row = connection.execute(
-                "SELECT * FROM deliveries WHERE destination = ? AND state = 'waiting' AND (due <= ? OR due > ?) "
-                "ORDER BY due LIMIT 1",
+                "SELECT * FROM deliveries WHERE destination = ? AND state = 'waiting' "
+                "AND (attempt = 0 OR due <= ? OR due > ?) ORDER BY due LIMIT 1",
                 (destination, now, now + MOST_WAIT_S),
             ).fetchone()
             if row is None:
@@ -110,7 +110,8 @@ class DeliveryStore:
         with self._database.writing() as connection:
             self._settle(connection, delivery, sent, set())
             connection.execute(
-                "UPDATE deliveries SET state = 'done', ended = ?, error = NULL WHERE item = ? AND destination = ?",
+                "UPDATE deliveries SET state = 'done', ended = ?, error = NULL "
+                "WHERE item = ? AND destination = ? AND state = 'waiting'",
                 (now, delivery.item, delivery.destination),
             )
             self._end_item(connection, delivery.item, now)

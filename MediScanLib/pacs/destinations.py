@@ -4,19 +4,49 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+
+from ..config import Integer, Number
+from .backoff import MOST_WAIT_S
+
+
+class PlacedError(ValueError):
+    """A mistake in a key inside of the part that is checked.
+
+    Args:
+        message: What is wrong.
+        place: Of the key, below the part.
+    """
+
+    def __init__(self, message: str, *place: int | str) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 def _ae_title(text: str) -> str:
     if not text.strip() or not text.isascii() or not text.isprintable() or "\\" in text:
         raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
-    return text
+    return text.strip()  # blanks around it mean nothing (PS3.5, 6.2)
+
+
+def checked_path(value: Any) -> Any:
+    """A text as a path, with the home of a user written out."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip() or "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("is no path. Give one, or take the key out")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError("names the home of a user who is not known. Write the path out") from None
 
 
 AeTitle = Annotated[str, Field(max_length=16), AfterValidator(_ae_title)]
+FilePath = Annotated[Path, BeforeValidator(checked_path)]
+Seconds = Annotated[Number, Field(ge=0, le=MOST_WAIT_S)]  # endless waits overflow the system's timers
 
 
 class Part(BaseModel):
@@ -44,9 +74,9 @@ class Tls(Part):
         key: Its key.
     """
 
-    ca_file: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
+    ca_file: FilePath | None = None
+    certificate: FilePath | None = None
+    key: FilePath | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Tls:
@@ -70,11 +100,11 @@ class WebAccess(Part):
 
     url: str
     user: str | None = None
-    password_file: Path | None = None
-    token_file: Path | None = None
-    ca_file: Path | None = None
-    allow_http: bool = False
-    timeout_s: float = Field(default=60.0, gt=0)
+    password_file: FilePath | None = None
+    token_file: FilePath | None = None
+    ca_file: FilePath | None = None
+    allow_http: StrictBool = False
+    timeout_s: Seconds = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> WebAccess:
@@ -84,12 +114,13 @@ class WebAccess(Part):
             _ = parts.port
         except ValueError:
             host = None
-        if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
-            raise ValueError("url: must look like https://pacs.example/dicom-web")
+        plain = self.url.isascii() and self.url.isprintable() and not set(self.url) & set(" ?#\\")
+        if not host or not plain or parts.scheme not in ("http", "https"):
+            raise PlacedError("url: must look like https://pacs.example/dicom-web", "url")
         if parts.username is not None or parts.password is not None:
-            raise ValueError("url: the password belongs into a password_file")
+            raise PlacedError("url: the password belongs into a password_file", "url")
         if parts.scheme == "http" and not is_local(host) and not self.allow_http:
-            raise ValueError("url: use https, or set allow_http: true to let images travel unencrypted")
+            raise PlacedError("url: use https, or set allow_http: true to let images travel unencrypted", "url")
         if (self.user is None) != (self.password_file is None):
             raise ValueError("user and password_file belong together")
         if self.user is not None and self.token_file is not None:
@@ -111,10 +142,10 @@ class StoreDestination(Part):
 
     kind: Literal["c-store"]
     host: str = Field(min_length=1)
-    port: int = Field(ge=1, le=65535)
+    port: Integer = Field(ge=1, le=65535)
     ae_title: AeTitle
     tls: Tls | None = None
-    timeout_s: float = Field(default=60.0, gt=0)
+    timeout_s: Seconds = Field(default=60.0, gt=0)
 
 
 class StowDestination(WebAccess):

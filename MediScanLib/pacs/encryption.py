@@ -27,10 +27,14 @@ def client_context(tls: Tls) -> ssl.SSLContext:
     return _with_files(ssl.create_default_context(), tls, ask=False)
 
 
+def _no_password() -> bytes:
+    raise ssl.SSLError("the key is encrypted")  # else OpenSSL would ask for its password on the terminal, and wait
+
+
 def _with_files(context: ssl.SSLContext, tls: Tls, *, ask: bool) -> ssl.SSLContext:
     try:
         if tls.certificate is not None and tls.key is not None:
-            context.load_cert_chain(tls.certificate, tls.key)
+            context.load_cert_chain(tls.certificate, tls.key, _no_password)
         if tls.ca_file is not None:
             context.load_verify_locations(tls.ca_file)
             if ask:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..errors import ReadError
 from ..report.dicom.highdicom_objects import MANUFACTURER
-from ..study.dicom_header import looks_like_dicom, read_header
+from ..study.dicom_header import DicomObject, looks_like_dicom, read_header
 from ..study.dicom_values import element_number, element_numbers, element_text, element_value
-from ..study.guards import file_source
+from ..study.guards import file_source, reported
 from ..study.image import RADIOGRAPH_MODALITIES
 from .problems import NotForUsError, PacsError
 
@@ -85,6 +85,11 @@ def read_facts(path: Path, name: str) -> Facts:
     if not looks_like_dicom(source.head(140)):
         raise ReadError(name, "is not DICOM", "Send it again.", code="not_an_image")
     header = read_header(source, HEADER_MEMORY, more=_MORE)
+    with reported(name, "reading the DICOM header"):  # values are parsed only once they are asked for
+        return _facts(header, name)
+
+
+def _facts(header: DicomObject, name: str) -> Facts:
     dataset = header.dataset
 
     def text(keyword: str) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 import sqlite3
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -32,10 +35,13 @@ class NodeFolder:
 
     def __init__(self, root: Path, free_bytes: float = 0) -> None:
         self.root, self._free = root, free_bytes
+        self._lock = threading.Lock()
+        self._filing: Counter[str] = Counter()
         self.incoming, self.studies, self.results = (root / name for name in ("incoming", "studies", "results"))
         try:
-            for place in (root, self.incoming, self.studies, self.results):
-                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)  # one that was there keeps who may look into it
+            for place in (self.incoming, self.studies, self.results):
+                place.mkdir(mode=0o700, exist_ok=True)
                 place.chmod(0o700)
         except OSError as error:
             raise PacsError(f"{root}: cannot be used ({error.strerror}). Choose another folder.") from error
@@ -52,21 +58,66 @@ class NodeFolder:
         Raises:
             PacsError: Another one works in it.
         """
-        self._owner = sqlite3.connect(self.root / "owner.sqlite", timeout=0, isolation_level=None)
+        path = self.root / "owner.sqlite"
+        owner: sqlite3.Connection | None = None
         try:
-            self._owner.execute("BEGIN EXCLUSIVE")  # a lock that every system lets go of with its process
+            owner = sqlite3.connect(path, timeout=0, isolation_level=None)
+            owner.execute("BEGIN EXCLUSIVE")  # a lock that every system lets go of with its process
         except sqlite3.Error as error:
-            self._owner.close()
-            self._owner = None
-            raise PacsError(f"{self.root}: another mediscan listen or poll works here. Stop it first.") from error
+            if owner is not None:
+                owner.close()
+            if "locked" in str(error):
+                raise PacsError(f"{self.root}: another mediscan listen or poll works here. Stop it first.") from error
+            raise PacsError(f"{path}: cannot be used ({error}). Delete it, or choose another folder.") from error
+        self._owner = owner
         for left in self.incoming.iterdir():
-            left.unlink(missing_ok=True)
+            self._remove(left)
 
     def disown(self) -> None:
         """Let others work in it."""
         if self._owner is not None:
             self._owner.close()
             self._owner = None
+
+    @contextmanager
+    def filing(self, study_key: str) -> Iterator[None]:
+        """While a file is moved to its study and not yet in the database: nothing of the study is deleted."""
+        with self._lock:
+            self._filing[study_key] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._filing[study_key] -= 1
+                if not self._filing[study_key]:
+                    del self._filing[study_key]
+
+    @contextmanager
+    def clearing(self) -> Iterator[frozenset[str]]:
+        """While nothing is filed: the keys of the studies in which something is being filed, to be left alone."""
+        with self._lock:
+            yield frozenset(self._filing)
+
+    def put_aside(self, folder: Path) -> Path | None:
+        """Take a folder out of the way at once; None where it is not there. `delete` it then."""
+        aside = self.incoming / f"{folder.name}-{secrets.token_hex(4)}.gone"
+        try:
+            folder.replace(aside)
+        except OSError:
+            return None
+        return aside
+
+    @staticmethod
+    def delete(folder: Path) -> None:
+        """Delete a folder; what cannot be deleted now is found again at the next start."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _remove(self, left: Path) -> None:
+        if left.is_dir() and not left.is_symlink():
+            self.delete(left)
+            return
+        with suppress(OSError):
+            left.unlink(missing_ok=True)
 
     @contextmanager
     def spooled(self) -> Iterator[tuple[BinaryIO, Path]]:
@@ -101,7 +152,7 @@ class NodeFolder:
             PacsError: It cannot be moved.
         """
         folder = self.studies / study_key
-        relative = f"studies/{study_key}/{key_of(uid)}-{digest[:16]}.dcm"
+        relative = file_name(study_key, uid, digest)
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             spooled.replace(self.root / relative)
@@ -116,6 +167,11 @@ class NodeFolder:
         if error.errno in _NO_ROOM:
             return DiskFullError(f"{self.root}: the disk is full. Free some space.")
         return PacsError(f"{self.root}: cannot be written ({error.strerror or type(error).__name__}).")
+
+
+def file_name(study_key: str, uid: str, digest: str) -> str:
+    """Where an image lies, below the folder: the same content is always in the same place."""
+    return f"studies/{study_key}/{key_of(uid)}-{digest[:16]}.dcm"
 
 
 def key_of(uid: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from contextlib import suppress
+from pathlib import Path
 from sqlite3 import Connection
 
 from .database import Database
@@ -26,6 +26,13 @@ AND NOT EXISTS (
         OR (i.state = 'dead' AND i.ended >= :dead_before)
     )
 )
+"""
+_STUDIES_WITH_FILES = """
+SELECT key FROM studies s WHERE EXISTS (SELECT 1 FROM instances n WHERE n.study = s.uid AND n.file IS NOT NULL)
+"""
+_ITEMS_WITH_FILES = """
+SELECT id FROM items i WHERE state IN ('queued', 'predicting', 'sending')
+OR EXISTS (SELECT 1 FROM objects o WHERE o.item = i.id AND o.file IS NOT NULL)
 """
 
 
@@ -49,15 +56,20 @@ class Housekeeper:
         """
         now = time.time()
         limits = {"before": now - self._keep.days * _DAY, "dead_before": now - self._keep.dead_days * _DAY}
-        with self._database.writing() as connection:
-            studies = connection.execute(_ENDED, limits).fetchall()
-            items = [row["id"] for study in studies for row in self._forget_files(connection, study["uid"])]
-            self._forget(connection, now - self._keep.ledger_days * _DAY)
-        for study in studies:  # after the database: a file too many is found again, one too few is not
-            shutil.rmtree(self._folder.studies / study["key"], ignore_errors=True)
-        for item in items:
-            shutil.rmtree(self._folder.results / item, ignore_errors=True)
-        self._sweep()
+        with self._folder.clearing() as busy:
+            with self._database.writing() as connection:
+                ended = connection.execute(_ENDED, limits).fetchall()
+                studies = [study for study in ended if study["key"] not in busy]
+                items = [row["id"] for study in studies for row in self._forget_files(connection, study["uid"])]
+                self._forget(connection, now - self._keep.ledger_days * _DAY)
+            # after the database: a file too many is found again, one too few is not
+            places = [self._folder.studies / study["key"] for study in studies]
+            places += [self._folder.results / item for item in items]
+            aside = [self._folder.put_aside(place) for place in places]
+            aside += self._sweep(busy)
+        for place in aside:
+            if place is not None:
+                self._folder.delete(place)
         if studies:
             _log.info("the files of %d studies were deleted, as keep says.", len(studies))
         return len(studies)
@@ -79,14 +91,15 @@ class Housekeeper:
         for table in ("sent", "left_alone"):
             connection.execute(f"DELETE FROM {table} WHERE at < ?", (before,))  # noqa: S608 - names of this file
 
-    def _sweep(self) -> None:
-        """Folders that nobody knows, as a crash can leave them."""
+    def _sweep(self, busy: frozenset[str]) -> list[Path | None]:
+        """Put aside folders of which nothing is needed, as a crash can leave them."""
         with self._database.reading() as connection:
-            keys = {row["key"] for row in connection.execute("SELECT key FROM studies")}
-            items = {row["id"] for row in connection.execute("SELECT id FROM items WHERE state NOT IN ('superseded')")}
-        old = time.time() - 3600
+            keys = {row["key"] for row in connection.execute(_STUDIES_WITH_FILES)} | busy
+            items = {row["id"] for row in connection.execute(_ITEMS_WITH_FILES)}
+        old, found = time.time() - 3600, []
         for place, known in ((self._folder.studies, keys), (self._folder.results, items)):
             for folder in place.iterdir():
                 with suppress(OSError):
                     if folder.name not in known and folder.stat().st_mtime < old:
-                        shutil.rmtree(folder, ignore_errors=True)
+                        found.append(self._folder.put_aside(folder))
+        return found

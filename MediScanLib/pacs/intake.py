@@ -65,15 +65,16 @@ class Intake:
             raise PacsError("an object has another UID or class than it was announced with.", code="uid_mismatch")
         if self.arrivals.is_own(facts.uid):
             raise NotForUsError("a result of MediScan came back.")
-        self.arrivals.check_room(facts.study_uid)
         digest = content_digest(path)
-        with path.open("rb") as stream:
+        self.arrivals.check_room(facts, digest)
+        with path.open("r+b") as stream:  # Windows syncs only what may be written
             try:
                 os.fsync(stream.fileno())
             except OSError as error:
                 raise self.folder.explained(error) from error
-        file = self.folder.place(path, key_of(facts.study_uid), facts.uid, digest)
-        new = self.arrivals.add(facts, digest, file, size, origin)
+        with self.folder.filing(key_of(facts.study_uid)):
+            file = self.folder.place(path, key_of(facts.study_uid), facts.uid, digest)
+            new = self.arrivals.add(facts, digest, file, size, origin)
         if new and not facts.has_patient_id:
             _log.warning(
                 "study %s: image %s has no Patient ID; results are filed by their study alone.",

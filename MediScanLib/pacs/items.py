@@ -7,11 +7,13 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from sqlite3 import Connection
 from typing import Any
 
 from .arrivals import Study
 from .backoff import MOST_WAIT_S
 from .database import Database
+from .folder import file_name, key_of
 from .plans import Plan
 from .rules import Rule
 
@@ -67,14 +69,16 @@ class ItemStore:
             for plan in found:
                 connection.execute(
                     "UPDATE items SET state = 'superseded', ended = ? WHERE study = ? AND member = ? "
-                    "AND fingerprint != ? AND state IN ('queued', 'predicting') "
-                    "AND json_extract(rule, '$.name') = ?",
+                    "AND fingerprint != ? AND json_extract(rule, '$.name') = ? AND (state IN ('queued', 'predicting') "
+                    "OR state = 'dead' AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.item = id))",
                     (now, study.uid, plan.member, plan.fingerprint, plan.rule.name),
                 )
                 row = connection.execute(
                     "SELECT id, state, error FROM items WHERE fingerprint = ?", (plan.fingerprint,)
                 ).fetchone()
-                if row is not None and plan.is_whole and _can_begin_again(row):
+                if row is not None and plan.is_whole and _can_begin_again(connection, row):
+                    for table in ("objects", "deliveries"):  # of results whose files are deleted
+                        connection.execute(f"DELETE FROM {table} WHERE item = ?", (row["id"],))  # noqa: S608
                     connection.execute(
                         "UPDATE items SET state = 'queued', due = ?, ended = NULL, error = NULL, files = ? "
                         "WHERE id = ?",
@@ -112,7 +116,8 @@ class ItemStore:
         now = time.time()
         with self._database.writing() as connection:
             row = connection.execute(
-                "SELECT * FROM items WHERE state = 'queued' AND (due <= ? OR due > ?) ORDER BY created, rowid LIMIT 1",
+                "SELECT * FROM items WHERE state = 'queued' AND (attempt = 0 OR due <= ? OR due > ?) "
+                "ORDER BY created, rowid LIMIT 1",
                 (now, now + MOST_WAIT_S),
             ).fetchone()
             if row is None:
@@ -126,8 +131,9 @@ class ItemStore:
         """It was not begun after all."""
         with self._database.writing() as connection:
             connection.execute(
-                "UPDATE items SET state = 'queued', attempt = attempt - 1 WHERE id = ? AND state = 'predicting'",
-                (item.id,),
+                "UPDATE items SET state = 'queued', attempt = attempt - 1 "
+                "WHERE id = ? AND state = 'predicting' AND attempt = ?",
+                (item.id, item.attempt),
             )
 
     def finish(self, item: Item, objects: Sequence[tuple[str, str]]) -> bool:
@@ -143,7 +149,9 @@ class ItemStore:
         now = time.time()
         with self._database.writing() as connection:
             changed = connection.execute(
-                "UPDATE items SET state = 'sending', error = NULL WHERE id = ? AND state = 'predicting'", (item.id,)
+                "UPDATE items SET state = 'sending', error = NULL "
+                "WHERE id = ? AND state = 'predicting' AND attempt = ?",
+                (item.id, item.attempt),
             )
             if changed.rowcount == 0:
                 return False
@@ -171,13 +179,15 @@ class ItemStore:
         error = json.dumps({"code": code, "message": message})
         with self._database.writing() as connection:
             connection.execute(
-                "UPDATE items SET state = ?, due = ?, ended = ?, error = ? WHERE id = ? AND state = 'predicting'",
+                "UPDATE items SET state = ?, due = ?, ended = ?, error = ? "
+                "WHERE id = ? AND state = 'predicting' AND attempt = ?",
                 (
                     "dead" if again_at is None else "queued",
                     again_at or 0.0,
                     time.time() if again_at is None else None,
                     error,
                     item.id,
+                    item.attempt,
                 ),
             )
 
@@ -188,14 +198,23 @@ _GONE = {
 }
 
 
-def _can_begin_again(row: Any) -> bool:
-    """Whether an item was only left because something else took its place, or because files were missing."""
-    gone = json.loads(row["error"] or "{}").get("code") == _GONE["code"]
-    return row["state"] == "superseded" or (row["state"] == "dead" and gone)
-
-
 def _files(plan: Plan) -> str:
-    return json.dumps([instance.file for instance in plan.instances if instance.file is not None])
+    """All of its files, also those that are gone: a volume is never predicted from a part of its slices."""
+    found = [
+        instance.file or file_name(key_of(instance.facts.study_uid), instance.facts.uid, instance.digest)
+        for instance in plan.instances
+    ]
+    return json.dumps(found)
+
+
+def _can_begin_again(connection: Connection, row: Any) -> bool:
+    """Whether something else took its place, or files were missing: its own, or later those of its results."""
+    if row["state"] != "dead":
+        return bool(row["state"] == "superseded")
+    if json.loads(row["error"] or "{}").get("code") == _GONE["code"]:
+        return True
+    lost = connection.execute("SELECT 1 FROM objects WHERE item = ? AND file IS NULL LIMIT 1", (row["id"],))
+    return lost.fetchone() is not None
 
 
 def item_of(row: Any, attempt: int) -> Item:

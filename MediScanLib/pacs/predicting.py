@@ -70,6 +70,8 @@ class PredictingProcess:
             MediScanError: The files, the model or the device are not acceptable, or results cannot be written.
         """
         process = self._started()
+        if self._stopped:  # while it was started
+            self._kill()
         assert process.stdin is not None and process.stdout is not None
         late = threading.Event()
 
@@ -144,6 +146,7 @@ class PredictingProcess:
         root = Path(__file__).resolve().parents[2]
         places = [str(root), *(str(Path(place).absolute()) for place in sys.path if place)]
         threads = str(self._settings.threads_each)
+        models = os.environ.get("MEDISCAN_MODELS", "").split(os.pathsep)
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this library, in the Python that runs
                 [interpreter(), "-m", "MediScanLib.pacs.predicting_child"],
@@ -155,6 +158,7 @@ class PredictingProcess:
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(places),
                     **dict.fromkeys(_THREAD_VARIABLES, threads),
+                    "MEDISCAN_MODELS": os.pathsep.join(str(Path(place).absolute()) for place in models if place),
                 },
                 text=True,
                 encoding="utf-8",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import InferenceConfig
+from ..errors import EngineError, MediScanError
 from ..prediction.exchange import Request, describe_error
 from ..prediction.warm import WarmModels
 from ..study.dicom_header import read_header
@@ -110,7 +111,11 @@ def main() -> None:
             task = Task(**{**asked, "files": tuple(asked["files"]), "results": tuple(asked["results"])})
             answer = perform(task, models)
         except Exception as error:  # whatever a file does is an answer
-            answer = {"error": describe_error(error)}
+            known = isinstance(error, MediScanError | MemoryError)
+            # what a library says may quote the header, and its answer is logged
+            answer = {
+                "error": describe_error(error if known else EngineError(f"{type(error).__name__} in a library."))
+            }
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

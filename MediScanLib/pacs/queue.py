@@ -112,8 +112,8 @@ class Queue:
         with self._database.reading() as connection:
             items = connection.execute(
                 "SELECT i.id, s.key, json_extract(i.rule, '$.name') AS name, NULL AS destination, i.attempt, i.ended, "
-                "i.error, json_extract(i.error, '$.code') != 'files_gone' AND EXISTS "
-                "(SELECT 1 FROM instances n WHERE n.study = i.study AND n.file IS NOT NULL) AS whole "
+                "i.error, NOT EXISTS (SELECT 1 FROM json_each(i.files) f WHERE f.value NOT IN "
+                "(SELECT n.file FROM instances n WHERE n.study = i.study AND n.file IS NOT NULL)) AS whole "
                 "FROM items i JOIN studies s ON s.uid = i.study "
                 "WHERE i.state = 'dead' AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.item = i.id) "
                 "UNION ALL "
@@ -192,4 +192,4 @@ class Queue:
                 raise PacsError(f"{one}: is no dead letter. `mediscan queue dead` lists them.")
             if only_whole and not whole[one]:
                 raise PacsError(f"{one}: its files are deleted already. Have its study sent again.")
-        return [one for one in (ids or whole) if whole[one] or not only_whole]
+        return [one for one in dict.fromkeys(ids or whole) if whole[one] or not only_whole]

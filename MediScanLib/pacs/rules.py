@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
 
 from ..network.bundle import DEFAULT_BUNDLE
-from .destinations import Part
+from .destinations import Part, PlacedError, checked_path
 from .facts import Facts
 
 
@@ -17,11 +18,16 @@ def _several(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _model(text: str) -> str:
+    """A name as it is; a path checked."""
+    return text if Path(text).name == text else str(checked_path(text))
+
+
 def _upper(value: Any) -> Any:
     several = _several(value)
-    return (
-        [item.upper() if isinstance(item, str) else item for item in several] if isinstance(several, list) else value
-    )
+    if not isinstance(several, list | tuple):
+        return value
+    return [item.upper() if isinstance(item, str) else item for item in several]
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
@@ -60,16 +66,20 @@ class When(Part):
             origin: "ae:" or "web:" and the name of where it came from.
         """
         kind, _, name = origin.partition(":")
-        values = {
+        values: dict[str, str | None] = {
             **{key: getattr(facts, key) for key in When.model_fields if hasattr(facts, key)},
-            "calling_ae": name if kind == "ae" else "",
-            "source": name if kind == "web" else "",
+            "calling_ae": name if kind == "ae" else None,  # which not even * fits
+            "source": name if kind == "web" else None,
         }
         for key, value in values.items():
             patterns = getattr(self, key)
-            if patterns is not None and not any(fnmatchcase(value, pattern) for pattern in patterns):
+            if patterns is not None and (value is None or not any(_alike(value, pattern) for pattern in patterns)):
                 return False
         return True
+
+
+def _alike(value: str, pattern: str) -> bool:
+    return fnmatchcase(value, pattern.replace("[", "[[]"))  # a bracket in a description is nothing special
 
 
 ResultKind = Literal["sr", "seg", "pm", "sc"]
@@ -90,10 +100,15 @@ class Rule(Part):
 
     name: Name
     when: When = When()
-    leave_alone: bool = False
-    secondary_captures: bool = False
-    model: str = Field(default=DEFAULT_BUNDLE, min_length=1)
-    results: tuple[ResultKind, ...] = Field(default=("sr", "seg", "pm", "sc"), min_length=1)
+    leave_alone: StrictBool = False
+    secondary_captures: StrictBool = False
+    model: Annotated[str, Field(min_length=1), AfterValidator(_model)] = DEFAULT_BUNDLE
+    results: Annotated[tuple[ResultKind, ...], BeforeValidator(_several), Field(min_length=1)] = (
+        "sr",
+        "seg",
+        "pm",
+        "sc",
+    )
     send_to: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
 
     @model_validator(mode="after")
@@ -102,8 +117,9 @@ class Rule(Part):
             raise ValueError(f"rule {self.name!r} leaves images alone: then it has no model, results or send_to")
         if not self.leave_alone and not self.send_to:
             raise ValueError(f"rule {self.name!r} sends its results nowhere: name a destination in send_to")
-        if len(set(self.send_to)) != len(self.send_to):
-            raise ValueError(f"rule {self.name!r} names a destination twice in send_to")
+        for key, given in (("send_to", self.send_to), ("results", self.results)):
+            if len(set(given)) != len(given):
+                raise PlacedError(f"rule {self.name!r} names something twice in {key}", key)
         return self
 
 

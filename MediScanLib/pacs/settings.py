@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, StringConstraints, model_validator
 
-from ..config import InferenceConfig
+from ..config import InferenceConfig, Integer, Number
 from ..network.bundle import user_folder
-from .backoff import MOST_WAIT_S
-from .destinations import AeTitle, Destination, Part, Tls, WebAccess, is_local
+from .destinations import AeTitle, Destination, FilePath, Part, PlacedError, Seconds, Tls, WebAccess, is_local
 from .rules import Rule
 
 MEBIBYTE = 1024**2
@@ -34,20 +32,20 @@ class ListenSettings(Part):
     """
 
     host: str = "127.0.0.1"
-    port: int = Field(default=11112, ge=0, le=65535)
+    port: Integer = Field(default=11112, ge=0, le=65535)
     ae_title: AeTitle = "MEDISCAN"
     callers: tuple[AeTitle, ...] = ()
     tls: Tls | None = None
-    max_pdu: int = Field(default=128 * 1024, ge=4096, le=16 * MEBIBYTE)
-    max_associations: int = Field(default=10, ge=1, le=1000)
-    idle_s: float = Field(default=60.0, gt=0)
+    max_pdu: Integer = Field(default=128 * 1024, ge=4096, le=16 * MEBIBYTE)
+    max_associations: Integer = Field(default=10, ge=1, le=1000)
+    idle_s: Seconds = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> ListenSettings:
         if not is_local(self.host) and not self.callers:
-            raise ValueError(f"host: other machines could reach {self.host}: name in callers who may send")
+            raise PlacedError(f"other machines could reach {self.host}: name in callers who may send", "host")
         if self.tls is not None and self.tls.certificate is None:
-            raise ValueError("tls: certificate and key are needed")
+            raise PlacedError("certificate and key are needed", "tls")
         return self
 
 
@@ -62,10 +60,10 @@ class Source(WebAccess):
         page: Studies in one answer.
     """
 
-    every_s: float = Field(default=30.0, gt=0)
+    every_s: Seconds = Field(default=30.0, gt=0)
     modalities: tuple[str, ...] = ()
-    days: int | None = Field(default=None, ge=0)
-    page: int = Field(default=200, ge=1, le=10_000)
+    days: Integer | None = Field(default=None, ge=0, le=36_500)
+    page: Integer = Field(default=200, ge=1, le=10_000)
 
 
 class StudySettings(Part):
@@ -77,9 +75,9 @@ class StudySettings(Part):
         open_s: The same while the association stays open.
     """
 
-    quiet_s: float = Field(default=10.0, ge=0)
-    broken_s: float = Field(default=120.0, ge=0)
-    open_s: float = Field(default=300.0, ge=0)
+    quiet_s: Seconds = Field(default=10.0)
+    broken_s: Seconds = Field(default=120.0)
+    open_s: Seconds = Field(default=300.0)
 
 
 class PredictSettings(Part):
@@ -96,12 +94,12 @@ class PredictSettings(Part):
     """
 
     device: str = "auto"
-    workers: int = Field(default=2, ge=1, le=64)
-    threads: int | None = Field(default=None, ge=1)
+    workers: Integer = Field(default=2, ge=1, le=64)
+    threads: Integer | None = Field(default=None, ge=1, le=1024)
     inference: InferenceConfig = InferenceConfig()
-    time_limit_s: float = Field(default=900.0, gt=0)
-    reading_mb: int = Field(default=4096, ge=64)
-    attempts: int = Field(default=4, ge=1)
+    time_limit_s: Seconds = Field(default=900.0, gt=0)
+    reading_mb: Integer = Field(default=4096, ge=64)
+    attempts: Integer = Field(default=4, ge=1)
 
     @property
     def threads_each(self) -> int:
@@ -118,9 +116,9 @@ class RetrySettings(Part):
         attempts: After so many it is a dead letter.
     """
 
-    first_s: float = Field(default=5.0, gt=0)
-    most_s: float = Field(default=3600.0, gt=0, le=MOST_WAIT_S)
-    attempts: int = Field(default=20, ge=1)
+    first_s: Seconds = Field(default=5.0, gt=0)
+    most_s: Seconds = Field(default=3600.0, gt=0)
+    attempts: Integer = Field(default=20, ge=1)
 
 
 class KeepSettings(Part):
@@ -132,9 +130,9 @@ class KeepSettings(Part):
         ledger_days: Which images came and which results were sent; what is older could be predicted and sent again.
     """
 
-    days: float = Field(default=1.0, ge=0)
-    dead_days: float = Field(default=30.0, ge=0)
-    ledger_days: float = Field(default=400.0, ge=1)
+    days: Number = Field(default=1.0, ge=0)
+    dead_days: Number = Field(default=30.0, ge=0)
+    ledger_days: Number = Field(default=400.0, ge=1)
 
 
 class LimitSettings(Part):
@@ -146,9 +144,9 @@ class LimitSettings(Part):
         free_mb: Room that stays free on the disk.
     """
 
-    instance_mb: float = Field(default=1024, gt=0)
-    instances: int = Field(default=20_000, ge=1)
-    free_mb: float = Field(default=512, ge=0)
+    instance_mb: Number = Field(default=1024, gt=0)
+    instances: Integer = Field(default=20_000, ge=1)
+    free_mb: Number = Field(default=512, ge=0)
 
 
 class PacsSettings(Part):
@@ -167,7 +165,7 @@ class PacsSettings(Part):
         rules: Which images go to which model.
     """
 
-    folder: Path = Field(default_factory=lambda: user_folder() / "Pacs")
+    folder: FilePath = Field(default_factory=lambda: user_folder() / "Pacs")
     listen: ListenSettings = ListenSettings()
     sources: dict[Key, Source] = Field(default_factory=dict)
     study: StudySettings = StudySettings()
@@ -180,16 +178,24 @@ class PacsSettings(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> PacsSettings:
-        names = [rule.name for rule in self.rules]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"rule {name!r} stands there twice: give each a name of its own")
-        for rule in self.rules:
+        names: set[str] = set()
+        for number, rule in enumerate(self.rules):
+            if rule.name in names:
+                raise PlacedError(
+                    f"rule {rule.name!r} stands there twice: give each a name of its own", "rules", number, "name"
+                )
+            names.add(rule.name)
             for destination in rule.send_to:
                 if destination not in self.destinations:
                     known = ", ".join(self.destinations) or "none"
-                    raise ValueError(f"rule {rule.name!r} sends to {destination!r}, which is no destination ({known})")
+                    raise PlacedError(
+                        f"rule {rule.name!r} sends to {destination!r}, which is no destination ({known})",
+                        *("rules", number, "send_to"),
+                    )
             for source in rule.when.source or ():
-                if not any(character in source for character in "*?[") and source not in self.sources:
-                    raise ValueError(f"rule {rule.name!r} waits for source {source!r}, which is none of the sources")
+                if not any(character in source for character in "*?") and source not in self.sources:
+                    raise PlacedError(
+                        f"rule {rule.name!r} waits for source {source!r}, which is none of the sources",
+                        *("rules", number, "when", "source"),
+                    )
         return self

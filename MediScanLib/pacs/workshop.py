@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
+from pathlib import Path
 
 from ..errors import EngineError, MediScanError, WriteError
 from .backoff import wait_s
@@ -31,6 +33,7 @@ class Workshop:
 
     def __init__(self, settings: PacsSettings, folder: NodeFolder, items: ItemStore) -> None:
         self._settings, self._folder, self._items = settings, folder, items
+        self._left: deque[Item] = deque()
 
     def step(self, process: PredictingProcess) -> bool:
         """Predict the next item.
@@ -38,18 +41,24 @@ class Workshop:
         Returns:
             False where there is none now.
         """
+        self._settle_left()
         item = self._items.claim()
         if item is None:
             return False
         try:
             results = process.predict(self._task(item))
-            place = (self._folder.results / item.id).relative_to(self._folder.root)
+            place = self._place(item).relative_to(self._folder.root)
             objects = [(uid, (place / name).as_posix()) for uid, name in results.objects]
             if not self._items.finish(item, objects):
                 _log.info("item %s: more of its study came meanwhile, and it is predicted anew.", item.id)
                 return True
-        except MediScanError as error:
-            self._failed(item, error)
+        except Exception as error:
+            known = error if isinstance(error, MediScanError) else EngineError(f"{type(error).__name__} in the node.")
+            try:
+                self._failed(item, known)
+            except BaseException:  # not even that can be written down now
+                self._left.append(item)
+                raise
             return True
         _log.info(
             "item %s: predicted by rule %r, %d objects%s.",
@@ -62,11 +71,28 @@ class Workshop:
             _log.info("item %s: %s", item.id, note)
         return True
 
+    def _settle_left(self) -> None:
+        """What could not be written down, as of a full disk, begins again: nobody else would ever take it up."""
+        while self._left:
+            try:
+                item = self._left.popleft()
+            except IndexError:  # another thread has it
+                return
+            try:
+                self._items.give_back(item)
+            except BaseException:
+                self._left.append(item)
+                raise
+
+    def _place(self, item: Item) -> Path:
+        """Where results go: a child that outlives a node that was killed writes to another place than the next."""
+        return self._folder.results / item.id / str(item.attempt)
+
     def _task(self, item: Item) -> Task:
         settings = self._settings.predict
         return Task(
             files=tuple(str(self._folder.root / file) for file in item.files),
-            folder=str(self._folder.results / item.id),
+            folder=str(self._place(item)),
             name=f"item {item.id}",
             model=item.rule.model,
             device=settings.device,

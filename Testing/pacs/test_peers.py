@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import ssl
@@ -21,9 +20,9 @@ import pytest
 from nodes import MODEL, until
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import AllTransferSyntaxes, ComputedRadiographyImageStorage, CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as Find
 from pynetdicom.sop_class import Verification
 from serving import free_port
@@ -456,23 +455,18 @@ def test_an_object_without_end_is_cut_off_and_the_next_one_is_taken(
     assert send(running.port, radiograph(tmp_path)) == [0]
 
 
-def test_rubbish_under_a_good_name_is_refused(make_peer, make_settings, start_node, tmp_path):
+def test_rubbish_under_a_good_name_is_refused(make_peer, make_settings, start_node, tmp_path, monkeypatch):
     running = start_node(make_settings({"pacs": make_peer().destination}))
-    sender = Sender(running.port)
-    association = sender.association
-    request = io.BytesIO(b"\x08\x00\x05\x00\xff\xff" * 50)
-    message = C_STORE()
-    message.MessageID, message.Priority = 1, 2
-    message.AffectedSOPClassUID = ComputedRadiographyImageStorage
-    message.AffectedSOPInstanceUID = "1.2.3"
-    message.DataSet = request
-    context = next(
-        one for one in association.accepted_contexts if one.abstract_syntax == ComputedRadiographyImageStorage
-    )
-    association.dimse.send_msg(message, context.context_id)
-    _, answer = association.dimse.get_msg(block=True)
-    assert answer.Status in (0xA900, 0xC000)
-    assert sender.send([radiograph(tmp_path)]) == [0]  # the association lives on
+    good = radiograph(tmp_path)
+    rubbish = tmp_path / "rubbish.dcm"
+    with rubbish.open("wb") as stream:
+        stream.write(bytes(128) + b"DICM")
+        write_file_meta_info(stream, dcmread(good).file_meta)
+        stream.write(b"\x08\x00\x05\x00\xff\xff" * 50)
+    monkeypatch.setattr("pynetdicom._config.STORE_SEND_CHUNKED_DATASET", True)  # a file goes as it is
+    association = Sender(running.port).association
+    assert association.send_c_store(rubbish).Status in (0xA900, 0xC000)
+    assert association.send_c_store(good).Status == 0  # the association lives on
     association.release()
 
 

@@ -50,10 +50,10 @@ def test_the_documentation_can_be_copied(tmp_path):
     ("change", "line", "said"),
     [
         (("port: 104", "port: 99999"), 3, "destinations.pacs.port"),
-        (("send_to: pacs", "send_to: paks"), 1, "sends to 'paks', which is no destination (pacs)"),
+        (("send_to: pacs", "send_to: paks"), 6, "sends to 'paks', which is no destination (pacs)"),
         (("send_to: pacs", "sent_to: pacs"), 6, "rules[0].sent_to (rule 'all')"),
         (("send_to: pacs", "send_to: []"), 5, "sends its results nowhere"),
-        (("send_to: pacs", "send_to: pacs\n  - {name: all, send_to: pacs}"), 1, "stands there twice"),
+        (("send_to: pacs", "send_to: pacs\n  - {name: all, send_to: pacs}"), 7, "stands there twice"),
         (("send_to: pacs", "send_to: pacs\n    name: other"), 7, "'name' stands there twice"),
         (("send_to: pacs", "send_to: pacs\n    leave_alone: true"), 5, "leaves images alone"),
         (("rules:", "listen: {host: 0.0.0.0}\nrules:"), 4, "name in callers who may send"),
@@ -69,7 +69,7 @@ def test_the_documentation_can_be_copied(tmp_path):
 def test_a_mistake_is_told_with_its_place(tmp_path, change, line, said):
     assert change[0] in LEAST
     with pytest.raises(ConfigError) as caught:
-        load(tmp_path, LEAST.replace(*change).lstrip("\n").replace("", "", 1))
+        load(tmp_path, LEAST.replace(*change))
     message = str(caught.value)
     assert said in message and "node.yaml, line " in message
     assert int(re.search(r"line (\d+)", message)[1]) in (line, line - 1)  # type: ignore[index]
