@@ -13,7 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import MediScanError
 from ..prediction.result import Prediction
-from .compute import Compute, Work
+from .compute import Compute
+from .lane import Work
 from .problems import problem
 
 T = TypeVar("T")

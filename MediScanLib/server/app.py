@@ -20,6 +20,7 @@ from ..notice import RESEARCH_USE_NOTICE
 from . import problems, schemas
 from .answering import GoneError
 from .house import House
+from .memory import keep_freed_memory
 from .metrics import Metrics
 from .routes import about, dicom, jobs, maps, predict, reviews
 from .settings import ENVIRONMENT, ServerSettings
@@ -73,6 +74,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
 def worker_app() -> FastAPI:
     """The application of a worker process, whose settings are in its environment."""
+    keep_freed_memory()
     return create_app(ServerSettings.model_validate_json(os.environ[ENVIRONMENT]))
 
 

@@ -10,6 +10,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -77,7 +78,8 @@ class House:
         await asyncio.to_thread(self.database.migrate)
         self.needs_token = settings.require_token or not settings.is_local or self.tokens.any_active()
         self.scratch = await asyncio.to_thread(self._make_scratch)
-        self.compute = await asyncio.to_thread(self._load)
+        with ThreadPoolExecutor(1) as passing:  # one that stayed would slow the lanes down: see there
+            self.compute = await asyncio.get_running_loop().run_in_executor(passing, self._load)
         self.readers = ReaderPool(
             settings.readers, settings.reading_memory_bytes, settings.reading_time_s, settings.max_voxels
         )
@@ -131,7 +133,7 @@ class House:
 
     def observe(self) -> None:
         """Bring the figures that are states up to date."""
-        self.metrics.waiting.labels("images").set(self.compute.images.waiting)
+        self.metrics.waiting.labels("images").set(self.compute.images_waiting)
         self.metrics.waiting.labels("volumes").set(self.compute.volumes.waiting)
         self.metrics.held.set(self.admission.held)
         counts = self.jobs.counts()

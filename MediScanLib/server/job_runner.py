@@ -8,7 +8,8 @@ import time
 from concurrent.futures import wait
 
 from ..errors import CancelledError, MediScanError
-from .compute import Compute, Work
+from .compute import Compute
+from .lane import Work
 from .problems import StoppingError
 from .storage.job import Job, LostError
 from .storage.jobs import JobStore

@@ -50,7 +50,7 @@ async def dicom_results(identity: Id, request: Request, house: HouseOf, _: Submi
     The server keeps pixels and hashed identifiers, no headers. So the files come along once more, and are refused
     where they are not those of the prediction. Nothing of them stays.
     """
-    with house.admission(announced_bytes(request, house), house.compute.images.seconds_each):
+    with house.admission(announced_bytes(request, house), house.compute.seconds_each):
         prediction = await asyncio.to_thread(house.studies.prediction, identity)
         if not prediction.image.identifiers:
             raise UsageError(

@@ -57,7 +57,7 @@ _BODY: dict[str, Any] = {
 @router.post("/jobs", openapi_extra=_BODY, status_code=202, response_model=schemas.JobState)
 async def submit(request: Request, house: HouseOf, caller: Submitter, key: Key = None) -> Response:
     """Submit a volume, or a batch of images. Once this answers, the job will be done even if the server is killed."""
-    with house.admission(announced_bytes(request, house), house.compute.images.seconds_each):
+    with house.admission(announced_bytes(request, house), house.compute.seconds_each):
         if is_packed(request):
             asked, digest = await read_packed(request, house, caller.name)
             record = asked.record.model_dump_json()

@@ -17,8 +17,8 @@ from ...prediction.result import Prediction
 from .. import schemas
 from ..answering import LINES, LineStream, predicted, while_connected
 from ..auth import Caller, HouseOf, Reader, Submitter
-from ..compute import Work, is_plain
 from ..house import House
+from ..lane import Work, is_plain
 from ..storage.studies import Stored
 from ..uploads import announced_bytes, decode_one, is_packed, read_form, read_packed, with_record
 
@@ -63,7 +63,7 @@ async def predict(request: Request, house: HouseOf, caller: Submitter) -> Respon
     What `Remote` engines send may be a volume too, where they accept lines of progress (application/x-ndjson).
     """
     with ExitStack() as place:
-        place.enter_context(house.admission(announced_bytes(request, house), house.compute.images.seconds_each))
+        place.enter_context(house.admission(announced_bytes(request, house), house.compute.seconds_each))
         if is_packed(request):
             return await _predict_packed(request, house, caller, place)
         limit = house.settings.reading_time_s + house.settings.request_time_s
@@ -93,7 +93,7 @@ async def what_if(
     identity: Id, asked: schemas.WhatIf, request: Request, house: HouseOf, caller: Submitter
 ) -> Response:
     """The same image with another record. The answer is not kept."""
-    with house.admission(0, house.compute.images.seconds_each):
+    with house.admission(0, house.compute.seconds_each):
         first = await asyncio.to_thread(house.studies.request, identity)
         work = Work(with_record(first, asked.clinical))
         limit = (
