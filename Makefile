@@ -37,6 +37,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python Testing/benchmarks/bench_what_if.py --output Testing/output/benchmark-what-if.md
 	$(BIN)/python Testing/benchmarks/bench_trust.py --output Testing/output/benchmark-trust.md
 	$(BIN)/python Testing/benchmarks/bench_explanations.py --output Testing/output/benchmark-explanations.md
+	$(BIN)/python Testing/benchmarks/bench_load.py --output Testing/output/benchmark-load.md
 	$(BIN)/python Testing/benchmarks/bench_pacs.py --output Testing/output/benchmark-pacs.md
 
 bench-medmnist: $(VENV)/installed-test

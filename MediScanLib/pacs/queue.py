@@ -112,8 +112,8 @@ class Queue:
         with self._database.reading() as connection:
             items = connection.execute(
                 "SELECT i.id, s.key, json_extract(i.rule, '$.name') AS name, NULL AS destination, i.attempt, i.ended, "
-                "i.error, NOT EXISTS (SELECT 1 FROM json_each(i.files) f WHERE f.value NOT IN "
-                "(SELECT n.file FROM instances n WHERE n.study = i.study AND n.file IS NOT NULL)) AS whole "
+                "i.error, NOT EXISTS (SELECT value FROM json_each(i.files) "
+                "EXCEPT SELECT n.file FROM instances n WHERE n.study = i.study) AS whole "
                 "FROM items i JOIN studies s ON s.uid = i.study "
                 "WHERE i.state = 'dead' AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.item = i.id) "
                 "UNION ALL "
