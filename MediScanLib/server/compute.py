@@ -77,7 +77,8 @@ class Compute:
       in a pass as wait. What must not depend on others goes here, and an image that comes while nothing else is done.
     * crowd: single images that come while others are there, on processors only: as many passes abreast as there are
       processors, each with one. Together they are done sooner, since a pass on several processors waits for the
-      slowest of them at every step, and the decoders and the network card need processors too.
+      slowest of them at every step, and the decoders and the network card need processors too. Their last digits are
+      others; there is none where images must not share passes either, for which a server has a largest batch of 1.
     * volumes: what takes longer, volumes and explanations that need more than one pass.
 
     Args:
@@ -93,7 +94,7 @@ class Compute:
         self.images = Lane("images", models, batch_wait_s, metrics, processors=count)
         self.volumes = Lane("volumes", models, 0.0, metrics, processors=count)
         self.crowd: Lane | None = None
-        if models.device.type == "cpu" and count > 1:
+        if models.device.type == "cpu" and count > 1 and models.inference.max_batch_size > 1:
             self.crowd = Lane("crowd", models, batch_wait_s, metrics, abreast=count, processors=1)
 
     @property

@@ -188,7 +188,10 @@ class Lane:
             _join(threads, 5.0)
 
     def _run(self, seat: _Seat) -> None:
-        torch.set_num_threads(self._processors)  # of this thread; a new one may start with another one's number
+        # The number is this thread's own, but torch gives a thread the last one that any has set when it first asks:
+        # without asking first, a thread of another lane that starts in between decides, and digits with it.
+        torch.get_num_threads()
+        torch.set_num_threads(self._processors)
         while self._take(seat):
             batch = seat.current
             started = time.perf_counter()

@@ -238,7 +238,8 @@ def test_silence_ends_a_study(server):
         assert len(user_processes(page)) == 1
         wait_until(lambda: client.get("/alive").status_code == 410, 20)
         wait_until(lambda: not user_processes(page), 20)
-        assert list((server.folder / "Uploads").glob(f"{page.process.pid}-web-*/*")) == []
+        uploads = server.folder / "Uploads"  # a folder goes right after its process
+        wait_until(lambda: not list(uploads.glob(f"{page.process.pid}-web-*/*")), 20)
 
 
 def test_processes_end_with_the_gateway_even_by_kill(server):
